@@ -1,6 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry knowledge from 2D images into 3D MONAI networks."""
+"""Carry knowledge from 2D images into 3D MONAI networks: Cross-D and ACS convolution, weight transfer, bundles.
 
+Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`.
+"""
+
+from . import functional
 from ._version import __version__
+from .convert import TransferError, TransferReport, to_crossd, transfer_weights
+from .layers import ACSConv3d, CrossDConv2d, CrossDConv3d, register, use_conv
+from .networks import register_backbones
 
-__all__ = ["__version__"]
+register()
+register_backbones()
+
+__all__ = [
+    "ACSConv3d",
+    "CrossDConv2d",
+    "CrossDConv3d",
+    "TransferError",
+    "TransferReport",
+    "__version__",
+    "functional",
+    "to_crossd",
+    "transfer_weights",
+    "use_conv",
+]

@@ -1,2 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
+
+from .report import TransferError, TransferReport
+from .tree import to_crossd
+from .weights import METHODS, transfer_weights
+
+__all__ = ["METHODS", "TransferError", "TransferReport", "to_crossd", "transfer_weights"]

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stride, padding and dilation mean: read like torch.nn.Conv2d and Conv3d read them, as plain lists of int.
+
+Everything below `resolve_padding` is TorchScript: layers read their arguments once, when they are built, and hand
+lists to the scripted cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def ntuple(value: int | Sequence[int], n: int, name: str, minimum: int = 0) -> tuple[int, ...]:
+    """Read an int or a sequence of `n` ints as a tuple of `n` ints.
+
+    Raises:
+        ValueError: if the length is not `n` or an entry is below `minimum`.
+    """
+    values = (value,) * n if isinstance(value, int) else tuple(value)
+    if len(values) != n or not all(isinstance(v, int) and v >= minimum for v in values):
+        raise ValueError(f"{name} must be an int or {n} ints, each at least {minimum}, but is {value!r}.")
+    return values
+
+
+def resolve_padding(
+    padding: int | str | Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Padding as `[low, high]` pairs, one pair per spatial axis, first axis first.
+
+    Raises:
+        ValueError: for an unknown word, or `"same"` with a stride (torch has no such convolution either).
+    """
+    if isinstance(padding, str):
+        if padding == "valid":
+            return [0] * (2 * len(kernel_size))
+        if padding != "same":
+            raise ValueError(f"padding must be ints, 'same' or 'valid', but is {padding!r}.")
+        if any(s != 1 for s in stride):
+            raise ValueError(f"padding='same' is not defined for a strided convolution, but stride is {tuple(stride)}.")
+        pads = []
+        for k, d in zip(kernel_size, dilation, strict=True):
+            total = d * (k - 1)
+            pads += [total // 2, total - total // 2]
+        return pads
+    return [p for p in ntuple(padding, len(kernel_size), "padding") for _ in (0, 1)]
+
+
+def check_convolution(
+    in_channels: int, out_channels: int, groups: int, padding_mode: str, kernel_size: Sequence[int]
+) -> None:
+    """Check the arguments that every convolution shares.
+
+    Raises:
+        ValueError: naming the argument, its value and what was expected.
+    """
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, but is {groups}.")
+    if in_channels < 1 or in_channels % groups:
+        raise ValueError(f"groups ({groups}) must divide in_channels ({in_channels}).")
+    if out_channels < 1 or out_channels % groups:
+        raise ValueError(f"groups ({groups}) must divide out_channels ({out_channels}).")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, but is {padding_mode!r}.")
+    if any(k < 1 for k in kernel_size):
+        raise ValueError(f"kernel_size must be at least 1 on every axis, but is {tuple(kernel_size)}.")
+
+
+def check_input(x: Tensor, in_channels: int, spatial_dims: int) -> None:
+    """Check rank and channels of an input.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    if x.dim() != spatial_dims + 2:
+        raise ValueError(
+            f"expected an input of {spatial_dims + 2} axes (batch, channel and {spatial_dims} spatial axes), "
+            f"got shape {list(x.shape)}."
+        )
+    if x.shape[1] != in_channels:
+        raise ValueError(f"expected {in_channels} input channels, got {x.shape[1]} (shape {list(x.shape)}).")
+
+
+def pad_input(x: Tensor, pads: list[int], mode: str) -> Tensor:
+    """Pad the spatial axes by `[low, high]` pairs, first axis first; `mode` as in torch.nn.Conv2d, not `"zeros"`."""
+    backwards: list[int] = []
+    for axis in range(len(pads) // 2 - 1, -1, -1):
+        backwards += [pads[2 * axis], pads[2 * axis + 1]]
+    return F.pad(x, backwards, mode)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pads: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """conv2d or conv3d with `[low, high]` zero padding per axis; a negative entry crops.
+
+    Symmetric padding is left to the convolution itself, so that the common case copies nothing.
+    """
+    symmetric: list[int] = []
+    rest: list[int] = []
+    for axis in range(len(pads) // 2):
+        low, high = pads[2 * axis], pads[2 * axis + 1]
+        # cropping is a view; only what is left over and lopsided has to be written out
+        if low < 0:
+            x = x.narrow(axis + 2, -low, x.shape[axis + 2] + low)
+            low = 0
+        if high < 0:
+            x = x.narrow(axis + 2, 0, x.shape[axis + 2] + high)
+            high = 0
+        common = min(low, high)
+        symmetric.append(common)
+        rest += [low - common, high - common]
+    if max(rest) > 0:
+        x = pad_input(x, rest, "constant")
+    if x.dim() == 4:
+        return torch.conv2d(x, weight, bias, stride, symmetric, dilation, groups)
+    return torch.conv3d(x, weight, bias, stride, symmetric, dilation, groups)

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cross-D convolution layers (Yavuz and Yang, Cross-D Conv, 2024), in 2D and 3D, with one kernel bank between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..functional._geometry import check_input
+from ..functional.crossd import check_placement, crossd_apply2d, crossd_apply3d
+from ..functional.inflate import spatial_axis
+from ..functional.shift import shift_from_map
+from ._base import ConvBase, conv_arguments, copy_parameter
+
+BANK_INITS = ("repeat", "paper")
+CONVERSION_INITS = ("repeat", "paper", "preserve")
+MODES = ("dynamic", "static")
+
+
+def make_predictor(
+    channels: int, hidden_channels: int, device: torch.device | str | None, dtype: torch.dtype | None
+) -> nn.Sequential:
+    """The paper's predictor: 1×1 convolution, batch norm, ReLU, 1×1 convolution to axis (3) and angle (1)."""
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden_channels, 1, device=device, dtype=dtype),
+        nn.BatchNorm2d(hidden_channels, device=device, dtype=dtype),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(hidden_channels, 4, 1, device=device, dtype=dtype),
+    )
+
+
+class _CrossDConv(ConvBase):
+    """Bank, predictor and running shift: the part that is the same in 2D and 3D, key by key."""
+
+    def __init__(
+        self, geometry: tuple, bank_size: tuple[int, ...], bias: bool, device: torch.device | str | None,
+        dtype: torch.dtype | None, hidden_channels: int, max_angle: float, bank_init: str, dynamic: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(*geometry)
+        if bank_init not in BANK_INITS:
+            raise ValueError(f"bank_init must be one of {', '.join(BANK_INITS)}, but is {bank_init!r}.")
+        if hidden_channels < 1:
+            raise ValueError(f"hidden_channels must be at least 1, but is {hidden_channels}.")
+        if not 0 < max_angle <= math.pi:
+            raise ValueError(f"max_angle is in radians, above 0 and at most pi, but is {max_angle}.")
+        self.momentum = 0.1  # of the running shift; BatchNorm's
+        self.hidden_channels, self.max_angle, self.bank_init = hidden_channels, float(max_angle), bank_init
+        shape = (self.out_channels, self.in_channels // self.groups, *bank_size)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self._make_bias(bias, device, dtype)
+        # a 1×1×1 bank has nothing to shift: no predictor, no cost, and no parameter without a gradient
+        self.predictor: nn.Sequential | None = None
+        if dynamic and max(bank_size) > 1:
+            self.predictor = make_predictor(self.in_channels, hidden_channels, device, dtype)
+        self.running_shift: Tensor
+        self.register_buffer("running_shift", torch.ones(3, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw bank, bias and predictor anew and set the running shift to (1, 1, 1), the shift of angle 0.
+
+        "repeat" draws one 2D kernel as torch.nn.Conv2d does and repeats it through the bank; "paper" draws the whole
+        bank as the published code does (normal, fan out of the 3D kernel).
+        """
+        if self.bank_init == "paper":
+            nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            kernel = torch.empty_like(self.weight[:, :, 0])
+            nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+            with torch.no_grad():
+                self.weight.copy_(kernel.unsqueeze(2).expand_as(self.weight))
+        self._reset_bias(self.weight[0, :, 0].numel())
+        if self.predictor is not None:
+            for layer in self.predictor:
+                if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                    layer.reset_parameters()
+        with torch.no_grad():
+            self.running_shift.fill_(1.0)
+
+    def set_kernel(self, kernel: Tensor) -> None:
+        """Fill the bank so that at shift (1, 1, 1), the shift of angle 0, the 2D kernel of every sample is `kernel`.
+
+        Args:
+            kernel: (O, I, Kh, Kw).
+        """
+        with torch.no_grad():
+            self.weight.copy_(kernel.roll((-1, -1), (2, 3)).unsqueeze(2).expand_as(self.weight))
+
+    def _shift(self, x: Tensor) -> Tensor:
+        """One shift per sample (B, 3), or the running one (1, 3); in training it moves the running shift."""
+        if self.predictor is None or x.shape[0] == 0:
+            return self.running_shift.unsqueeze(0)
+        shift = shift_from_map(self.predictor(x.flatten(3) if x.dim() == 5 else x), self.max_angle)
+        if self.training:
+            with torch.no_grad():
+                mean = shift.detach().mean(dim=0).to(self.running_shift.dtype)
+                self.running_shift.lerp_(mean, self.momentum)
+        return shift
+
+    def extra_repr(self) -> str:
+        """Show the bank beside what torch shows."""
+        return f"{super().extra_repr()}, bank={tuple(self.weight.shape[2:])}"
+
+
+class CrossDConv2d(_CrossDConv):
+    r"""2D convolution whose kernel is, for each sample, the middle slice of a shifted 3D kernel bank.
+
+    y[b] = conv2d(x[b], W[b]), W[b] the middle slice of the bank U shifted by s[b] = 1 − θ (k × 1), with axis k and
+    angle θ predicted from x[b]. A drop-in for torch.nn.Conv2d: every argument means what it means there.
+
+    References:
+        M. C. Yavuz and Y. Yang, Cross-D Conv: Cross-Dimensional Transferable Knowledge Base via Fourier Shifting
+        Operation, 2024.
+
+    Args:
+        in_channels: as in torch.nn.Conv2d, like all up to `dtype`.
+        out_channels: number of output channels.
+        kernel_size: an int or two; the bank is as deep as the larger one.
+        stride: an int or two.
+        padding: ints, "same" or "valid".
+        dilation: an int or two.
+        groups: number that divides both channel counts.
+        bias: adds a learnable bias.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        device: of parameters and buffer.
+        dtype: of parameters and buffer.
+        hidden_channels: width of the predictor.
+        max_angle: largest angle θ in radians.
+        bank_init: "repeat" starts from one 2D kernel repeated through the bank, "paper" from a random bank.
+
+    Attributes:
+        weight: kernel bank (O, C/groups, Kd, Kh, Kw), through-plane axis first.
+        running_shift: (3,), running mean of the shifts seen in training, as BatchNorm's running mean (momentum 0.1).
+
+    Shape:
+        (B, C, H, W) or (C, H, W) to (B, O, H', W') or (O, H', W'), as torch.nn.Conv2d.
+
+    Raises:
+        ValueError: if an argument or the input does not fit, with its value.
+
+    Example:
+        >>> layer = CrossDConv2d(4, 8, 3, padding=1)
+        >>> layer(torch.randn(2, 4, 16, 16)).shape, layer.weight.shape
+        (torch.Size([2, 8, 16, 16]), torch.Size([8, 4, 3, 3, 3]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | str | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        hidden_channels: int = 16,
+        max_angle: float = math.pi / 4,
+        bank_init: str = "repeat",
+    ) -> None:
+        plane = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        super().__init__(
+            (2, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode),
+            (max(plane, default=1), *plane), bias, device, dtype, hidden_channels, max_angle, bank_init, True,
+        )  # fmt: skip
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, init: str = "repeat", **options: object) -> CrossDConv2d:
+        """Cross-D layer with the geometry, dtype, device, bias and requires_grad of a Conv2d.
+
+        Args:
+            conv: the plain layer; it is not changed.
+            init: "repeat" fills the bank with the kernel, so that the output is the old one up to what a fresh
+                predictor shifts; "preserve" also sets the predicted angle to 0, so that the output is the old one;
+                "paper" draws a new random bank.
+            **options: `hidden_channels` and `max_angle`.
+
+        Raises:
+            ValueError: for another `init`.
+        """
+        if init not in CONVERSION_INITS:
+            raise ValueError(f"init must be one of {', '.join(CONVERSION_INITS)}, but is {init!r}.")
+        bank_init = "paper" if init == "paper" else "repeat"
+        layer = cls(**conv_arguments(conv), bank_init=bank_init, **options)  # type: ignore[arg-type]
+        if init != "paper":
+            layer.set_kernel(conv.weight)
+        if init == "preserve" and layer.predictor is not None:
+            last = layer.predictor[3]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
+            with torch.no_grad():  # only the angle: with the axis at 0 as well, no gradient could move either
+                last.weight[3].zero_()
+                last.bias[3].zero_()
+        layer.weight.requires_grad_(conv.weight.requires_grad)
+        if conv.bias is not None and layer.bias is not None:
+            copy_parameter(layer.bias, conv.bias, conv.bias)
+        return layer.train(conv.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve a batch of images, or one image without batch axis."""
+        batched = self._promote(x)
+        check_input(batched, self.in_channels, 2)
+        y = crossd_apply2d(
+            batched,
+            self.weight,
+            self._shift(batched),
+            self.bias,
+            self._stride,
+            self._pads,
+            self._dilation,
+            self.groups,
+            self.padding_mode,
+        )
+        return y if batched.dim() == x.dim() else y.squeeze(0)
+
+
+class CrossDConv3d(_CrossDConv):
+    """3D convolution with the bank of a CrossDConv2d: its parameters and keys are the same.
+
+    "dynamic" runs the predictor pointwise on the volume's features, one shift per volume; "static" uses the running
+    shift that was learned in 2D and has no predictor. The effective 2D kernel stands in the centre of a kernel of the
+    bank's depth, or is spread over it.
+
+    References:
+        M. C. Yavuz and Y. Yang, Cross-D Conv: Cross-Dimensional Transferable Knowledge Base via Fourier Shifting
+        Operation, 2024. (The published code copies the raw bank into a Conv3d; `transfer_weights(method="bank")` does.)
+
+    Args:
+        in_channels: as in torch.nn.Conv3d, like all up to `dtype`.
+        out_channels: number of output channels.
+        kernel_size: an int or three, in the order of the volume's axes; on `depth_axis` it is the depth of the bank.
+        stride: an int or three.
+        padding: ints, "same" or "valid".
+        dilation: an int or three.
+        groups: number that divides both channel counts.
+        bias: adds a learnable bias.
+        padding_mode: "zeros", "reflect", "replicate" or "circular".
+        device: of parameters and buffer.
+        dtype: of parameters and buffer.
+        hidden_channels: width of the predictor.
+        max_angle: largest angle θ in radians.
+        bank_init: "repeat" or "paper", see CrossDConv2d.
+        mode: "dynamic" or "static".
+        depth_axis: spatial axis that runs through the slices, MONAI's is the last.
+        placement: "centre" or "spread".
+
+    Shape:
+        (B, C, H, W, D) or (C, H, W, D) to (B, O, H', W', D') or (O, H', W', D'), as torch.nn.Conv3d.
+
+    Raises:
+        ValueError: if an argument or the input does not fit, with its value.
+
+    Example:
+        >>> CrossDConv3d(4, 8, 3, padding=1)(torch.randn(2, 4, 8, 8, 5)).shape
+        torch.Size([2, 8, 8, 8, 5])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | str | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        hidden_channels: int = 16,
+        max_angle: float = math.pi / 4,
+        bank_init: str = "repeat",
+        mode: str = "dynamic",
+        depth_axis: int = -1,
+        placement: str = "centre",
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, but is {mode!r}.")
+        check_placement(placement)
+        axis = spatial_axis(depth_axis)
+        size = [kernel_size] * 3 if isinstance(kernel_size, int) else list(kernel_size)
+        bank = (size[axis], *size[:axis], *size[axis + 1 :]) if len(size) == 3 else tuple(size)
+        super().__init__(
+            (3, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode),
+            bank, bias, device, dtype, hidden_channels, max_angle, bank_init, mode == "dynamic",
+        )  # fmt: skip
+        self.mode, self.depth_axis, self.placement = mode, depth_axis, placement
+        self._axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve a batch of volumes, or one volume without batch axis."""
+        batched = self._promote(x)
+        check_input(batched, self.in_channels, 3)
+        y = crossd_apply3d(
+            batched,
+            self.weight,
+            self._shift(batched),
+            self.bias,
+            self._stride,
+            self._pads,
+            self._dilation,
+            self.groups,
+            self.padding_mode,
+            self._axis,
+            self.placement,
+        )
+        return y if batched.dim() == x.dim() else y.squeeze(0)
+
+    def extra_repr(self) -> str:
+        """Show how the kernel stands in the volume."""
+        return f"{super().extra_repr()}, mode={self.mode!r}, depth_axis={self.depth_axis}, placement={self.placement!r}"

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our convolutions in MONAI's `Conv` factory, by name, and in place of its plain convolution while a net is built."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from monai.networks.layers import Conv
+from monai.utils import look_up_option
+from torch import nn
+
+from .acs import ACSConv3d
+from .crossd import CrossDConv2d, CrossDConv3d, _CrossDConv
+
+CONVOLUTIONS: dict[str, dict[int, type[nn.Module]]] = {
+    "crossd": {2: CrossDConv2d, 3: CrossDConv3d},
+    "acs": {2: nn.Conv2d, 3: ACSConv3d},
+}
+
+_lock = threading.RLock()  # MONAI has one factory for the process
+
+
+def conv_class(name: str, dim: int) -> type[nn.Module]:
+    """Class of the convolution `name` in `dim` dimensions.
+
+    Raises:
+        ValueError: for a name or dimension there is none for; a near miss is suggested.
+    """
+    by_dim = CONVOLUTIONS[look_up_option(name.lower(), CONVOLUTIONS.keys())]
+    if dim not in by_dim:
+        raise ValueError(f"there is no {name!r} convolution in {dim} dimensions, only in {sorted(by_dim)}.")
+    return by_dim[dim]
+
+
+def _constructor(name: str) -> Callable[[int], type[nn.Module]]:
+    def constructor(dim: int) -> type[nn.Module]:
+        return conv_class(name, dim)
+
+    constructor.__doc__ = f"{name} convolution of monai_crossd in 2 or 3 dimensions."
+    constructor.__module__ = __name__
+    return constructor
+
+
+def register() -> None:
+    """Put our convolutions into MONAI's `Conv` factory: `Conv["crossd", 2]`, `Conv["acs", 3]`, ...
+
+    Done when monai_crossd is imported; doing it again changes nothing. A name that somebody else has taken stays
+    theirs, with a warning: `use_conv` and the classes work all the same.
+    """
+    for name in CONVOLUTIONS:
+        taken = Conv.components.get(name.upper())
+        if taken is None:
+            Conv.add_factory_callable(name, _constructor(name))
+        elif getattr(taken.value, "__module__", "") != __name__:
+            warnings.warn(
+                f"MONAI's Conv factory has a {name!r} that is not monai_crossd's ({taken.value!r}); it was left alone. "
+                f"Use monai_crossd.use_conv({name!r}) or the layer class instead of Conv[{name!r}, dim].",
+                stacklevel=2,
+            )
+
+
+def _with_options(layer: type[nn.Module], options: dict[str, Any]) -> type[nn.Module]:
+    """Class that builds `layer` with options, for constructors that ask MONAI for a class and call it.
+
+    What it builds is a plain `layer` (so it pickles). Cross-D layers do not answer to isinstance: network constructors
+    use it to initialise every convolution as if its weight were one kernel, and a bank has its own start (`bank_init`).
+    """
+
+    class Meta(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> nn.Module:
+            return layer(*args, **{**options, **kwargs})
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, layer) and not isinstance(instance, _CrossDConv)
+
+    proxy: Any = Meta(layer.__name__, (layer,), {"__doc__": layer.__doc__})
+    return proxy
+
+
+@contextmanager
+def use_conv(name: str, **options: Any) -> Iterator[None]:
+    """Every convolution that a MONAI network asks its factory for is built as `name`, inside the `with` block.
+
+    Args:
+        name: "crossd" or "acs".
+        **options: further arguments of the layer, e.g. `mode="static"` or `depth_axis=0` of CrossDConv3d.
+
+    Raises:
+        ValueError: for an unknown name, with a suggestion.
+
+    Example:
+        >>> from monai.networks.nets import BasicUNet
+        >>> with use_conv("acs"):
+        ...     net = BasicUNet(spatial_dims=3, features=(4, 4, 8, 8, 8, 4))
+        >>> net.conv_0.conv_0.conv.__class__.__name__
+        'ACSConv3d'
+    """
+    look_up_option(name.lower(), CONVOLUTIONS.keys())
+    with _lock:
+        entry = Conv.components["CONV"]
+
+        def swapped(dim: int) -> type[nn.Module]:
+            if dim not in CONVOLUTIONS[name.lower()]:
+                return entry.value(dim)
+            layer = conv_class(name, dim)
+            return _with_options(layer, options) if options or issubclass(layer, _CrossDConv) else layer
+
+        Conv.components["CONV"] = entry._replace(value=swapped)
+        try:
+            yield
+        finally:
+            Conv.components["CONV"] = entry
