@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
+from .checkpoint import read_checkpoint, transfer_checkpoint
 from .report import TransferError, TransferReport
 from .tree import to_crossd
 from .weights import METHODS, transfer_weights
 
-__all__ = ["METHODS", "TransferError", "TransferReport", "to_crossd", "transfer_weights"]
+__all__ = [
+    "METHODS",
+    "TransferError",
+    "TransferReport",
+    "read_checkpoint",
+    "to_crossd",
+    "transfer_checkpoint",
+    "transfer_weights",
+]

@@ -41,7 +41,7 @@ class TransferReport:
 
     def __str__(self) -> str:
         lines = [self.summary()]
-        for title in ("transferred", "conflicts", "initial", "skipped"):
+        for title in ("conflicts", "initial", "skipped", "transferred"):
             entries: dict[str, str] = getattr(self, title)
             if entries:
                 width = max(map(len, entries))
