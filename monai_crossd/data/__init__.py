@@ -1,2 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""Lists of data sets and the embedded demo data.
+
+A bundle asks its user for one word, ``dataset``; :func:`load_datalist` turns it into checked items and
+:func:`load_labels` into the names of the structures. :func:`prepare_demo` writes the real chest CT (one patient) that
+everything here runs on when no other data set is named.
+"""
+
+from .datalist import DEMO_DIR, load_datalist, load_labels
+from .demo import DEMO_SLICES, prepare_demo
+from .headers import check_files, check_pairs, read_shape
+
+__all__ = [
+    "DEMO_DIR",
+    "DEMO_SLICES",
+    "check_files",
+    "check_pairs",
+    "load_datalist",
+    "load_labels",
+    "prepare_demo",
+    "read_shape",
+]
