@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures without a window: matplotlib's objects, so that the caller's backend and settings stay as they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from monai.config import PathLike
+from monai.utils import optional_import
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["need_matplotlib", "save_figure"]
+
+
+def need_matplotlib(module: str) -> ModuleType:
+    """Imports a module of matplotlib.
+
+    Args:
+        module: name, such as "matplotlib.figure".
+
+    Raises:
+        OptionalImportError: When matplotlib is not installed.
+    """
+    found, ok = optional_import(module, descriptor='{} failed: pictures need `pip install "monai-crossd[demo]"`')
+    if not ok:
+        found()  # MONAI's placeholder raises when it is used
+    return found
+
+
+def save_figure(figure: Figure, path: PathLike) -> Path:
+    """Writes a PNG under a temporary name and moves it into place.
+
+    Args:
+        figure: what to write.
+        path: of the PNG; missing folders are made.
+
+    Returns:
+        ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(temporary, format="png", dpi=110)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
