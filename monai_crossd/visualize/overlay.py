@@ -27,7 +27,8 @@ _VIEWS = (("axial", 2, "RLAP"), ("coronal", 1, "RLSI"), ("sagittal", 0, "APSI"))
 
 def _as_volume(array: NdarrayOrTensor, name: str) -> np.ndarray:
     """Drops the channel axis: the first channel of an image, the class numbers of one-hot labels."""
-    volume = convert_to_numpy(torch.as_tensor(array).detach().float().cpu())
+    # numpy knows no bfloat16
+    volume = convert_to_numpy(array.float() if isinstance(array, torch.Tensor) else array)
     if volume.ndim == 4:
         volume = volume[0] if name == "image" or len(volume) == 1 else volume.argmax(0)
     if volume.ndim != 3:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A line per epoch while training, and at the end its table and curves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ignite.distributed as idist
+import torch
+from ignite.engine import Engine, Events
+from monai.config import PathLike
+from monai.engines import Evaluator
+from monai.handlers import from_engine
+
+from ..visualize import save_curves
+from ..visualize.figures import need_matplotlib
+from .history import Rows, as_curves, read_history, write_history
+
+__all__ = ["HistoryHandler", "class_scores", "format_epoch"]
+
+
+def class_scores(evaluator: Engine, labels: Mapping[int, str]) -> dict[str, float]:
+    """Scores of the evaluator's key metric per class, averaged over the cases in which the class exists.
+
+    Args:
+        evaluator: after a run; its key metric was made with ``save_details=True``, so that
+            ``state.metric_details`` holds a score per case and class (N, C).
+        labels: names by class number; C is their number, or one less when the metric leaves out the background.
+
+    Returns:
+        ``{"<metric>/<name>": score}``; nan for a class that no case holds.
+
+    Raises:
+        ValueError: When the details are missing or are not of these classes.
+    """
+    metric = evaluator.state.key_metric_name
+    details = getattr(evaluator.state, "metric_details", {}).get(metric)
+    if details is None:
+        raise ValueError(f"Metric {metric!r} keeps no scores per class: give it save_details=True, or give no labels.")
+    names = [name for _, name in sorted(labels.items())]
+    if details.ndim != 2 or details.shape[1] not in (len(names), len(names) - 1):
+        raise ValueError(
+            f"Metric {metric!r} has scores of shape {tuple(details.shape)}; expected (cases, {len(names)}), or "
+            f"one class less without the background, for the labels {names}."
+        )
+    scores = torch.nanmean(details.float(), dim=0).tolist()
+    return {f"{metric}/{name}": score for name, score in zip(names[-len(scores) :], scores, strict=True)}
+
+
+def format_epoch(epoch: int, max_epochs: int, row: Mapping[str, float]) -> str:
+    """One line for people.
+
+    Args:
+        epoch: that has ended.
+        max_epochs: of the run.
+        row: its values by column.
+
+    >>> row = {"train_loss": 0.51234, "val_mean_dice": 0.8, "val_mean_dice/ribs": float("nan"), "seconds": 4.21}
+    >>> format_epoch(3, 20, row)
+    'epoch  3/20  train_loss 0.5123  val_mean_dice 0.8000 (ribs -)  4.2 s'
+    """
+    parts = [f"epoch {epoch:{len(str(max_epochs))}}/{max_epochs}"]
+    for name, value in row.items():
+        if "/" in name or name == "seconds":
+            continue
+        part = f"{name} {value:.4f}"
+        classes = {n.partition("/")[2]: v for n, v in row.items() if n.startswith(f"{name}/")}
+        if classes:
+            part += f" ({', '.join(f'{n} -' if math.isnan(v) else f'{n} {v:.3f}' for n, v in classes.items())})"
+        parts.append(part)
+    return "  ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+class HistoryHandler:
+    """Prints a line per epoch, keeps ``history.csv`` up to date and draws ``curves.png`` at the end.
+
+    Attach it to the trainer, before or after its ValidationHandler. A row is closed when the next epoch begins. A
+    resumed run keeps the rows of the epochs before it.
+
+    Args:
+        output_dir: folder of the two files.
+        evaluator: whose metrics are recorded whenever it has run; only numbers are.
+        labels: names by class number, to record the evaluator's key metric per class too (see :func:`class_scores`).
+
+    Raises:
+        OptionalImportError: When matplotlib is not installed; at once, not after the training.
+
+    Example:
+        .. code-block:: yaml
+
+            handlers:
+            - _target_: monai_crossd.training.HistoryHandler
+              output_dir: "@output_dir"
+              evaluator: "@validate#evaluator"
+              labels: "@labels"
+    """
+
+    def __init__(
+        self, output_dir: PathLike, evaluator: Evaluator | None = None, labels: Mapping[int, str] | None = None
+    ) -> None:
+        need_matplotlib("matplotlib.figure")
+        self.csv_path = Path(output_dir) / "history.csv"
+        self.curves_path = Path(output_dir) / "curves.png"
+        self.evaluator = evaluator
+        self.labels = labels
+        self.rows: Rows = {}
+        self._loss = from_engine(["loss"], first=True)
+        self._losses: list[float] = []
+        self._started = 0.0
+
+    def attach(self, trainer: Engine) -> None:
+        """Registers the handlers.
+
+        Args:
+            trainer: a MONAI trainer.
+        """
+        trainer.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add_loss)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        trainer.add_event_handler(Events.COMPLETED, self._finish)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._add_metrics, trainer)
+
+    def _start_epoch(self, trainer: Engine) -> None:
+        epoch = trainer.state.epoch
+        if epoch > 1 and not self.rows and self.csv_path.is_file():
+            self.rows = {e: row for e, row in read_history(self.csv_path).items() if e < epoch}
+        elif epoch - 1 in self.rows:
+            self._close(trainer, epoch - 1)
+        self._losses = []
+        self._started = time.perf_counter()
+
+    def _add_loss(self, trainer: Engine) -> None:
+        self._losses.append(float(self._loss(trainer.state.output)))
+
+    def _end_epoch(self, trainer: Engine) -> None:
+        # validation may have come first: the loss leads its row all the same
+        row = self.rows.get(trainer.state.epoch, {})
+        self.rows[trainer.state.epoch] = {"train_loss": sum(self._losses) / len(self._losses), **row}
+
+    def _add_metrics(self, evaluator: Engine, trainer: Engine) -> None:
+        row = self.rows.setdefault(trainer.state.epoch, {})
+        row.update({name: float(v) for name, v in evaluator.state.metrics.items() if isinstance(v, (int, float))})
+        if self.labels:
+            row.update(class_scores(evaluator, self.labels))
+
+    def _close(self, trainer: Engine, epoch: int) -> None:
+        row = self.rows[epoch]
+        row["seconds"] = time.perf_counter() - self._started
+        if idist.get_rank() == 0:
+            print(format_epoch(epoch, trainer.state.max_epochs, row), flush=True)
+            write_history(self.csv_path, self.rows)
+
+    def _finish(self, trainer: Engine) -> None:
+        if trainer.state.epoch in self.rows:
+            self._close(trainer, trainer.state.epoch)
+            if idist.get_rank() == 0:
+                save_curves(self.curves_path, as_curves(self.rows))
