@@ -157,5 +157,6 @@ class HistoryHandler:
     def _finish(self, trainer: Engine) -> None:
         if trainer.state.epoch in self.rows:
             self._close(trainer, trainer.state.epoch)
-            if idist.get_rank() == 0:
-                save_curves(self.curves_path, as_curves(self.rows))
+        # a run that was ended within an epoch still shows the epochs before
+        if self.rows and idist.get_rank() == 0:
+            save_curves(self.curves_path, as_curves(self.rows))
