@@ -4,7 +4,7 @@
 Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`.
 """
 
-from . import functional
+from . import convert, data, functional, layers, networks, training, visualize
 from ._version import __version__
 from .convert import TransferError, TransferReport, to_crossd, transfer_weights
 from .layers import ACSConv3d, CrossDConv2d, CrossDConv3d, register, use_conv
@@ -20,8 +20,14 @@ __all__ = [
     "TransferError",
     "TransferReport",
     "__version__",
+    "convert",
+    "data",
     "functional",
+    "layers",
+    "networks",
     "to_crossd",
+    "training",
     "transfer_weights",
     "use_conv",
+    "visualize",
 ]

@@ -20,10 +20,11 @@ from .resnet import build_resnet
 
 
 class ResNetUNet(nn.Module):
-    """U-Net with a ResNet encoder: features after stem and four stages, decoder that resizes to each skip's size.
+    """U-Net with a ResNet encoder: skips from the image, the stem and the first three stages.
 
     Because the decoder resizes to the encoder's own sizes, images of any size and strides that differ by axis work
-    (thick slices: `conv1_t_stride=(2, 2, 1)`). `encoder` has the keys of MONAI's ResNet. The decoder is of plain convolutions.
+    (thick slices: `conv1_t_stride=(2, 2, 1)`). `encoder` has the keys of MONAI's ResNet; the decoder is of plain
+    convolutions.
 
     Args:
         spatial_dims: 2 or 3.
@@ -91,7 +92,7 @@ class ResNetUNet(nn.Module):
         self.interpolation = "trilinear" if spatial_dims == 3 else "bilinear"
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The encoder's skips, the image itself first, deepest features last."""
+        """The image itself and the encoder's features, of the stem and of the four stages, deepest last."""
         stem = self.encoder.act(self.encoder.bn1(self.encoder.conv1(x)))
         first = self.encoder.layer1(stem if self.encoder.no_max_pool else self.encoder.maxpool(stem))
         second = self.encoder.layer2(first)

@@ -13,7 +13,6 @@ import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.engines import Evaluator
-from monai.handlers import from_engine
 
 from ..visualize import save_curves
 from ..visualize.figures import need_matplotlib
@@ -107,7 +106,6 @@ class HistoryHandler:
         self.evaluator = evaluator
         self.labels = labels
         self.rows: Rows = {}
-        self._loss = from_engine(["loss"], first=True)
         self._losses: list[float] = []
         self._started = 0.0
 
@@ -134,7 +132,8 @@ class HistoryHandler:
         self._started = time.perf_counter()
 
     def _add_loss(self, trainer: Engine) -> None:
-        self._losses.append(float(self._loss(trainer.state.output)))
+        output = trainer.state.output  # of the batch, or a list of its samples where the engine decollates
+        self._losses.append(float((output if isinstance(output, dict) else output[0])["loss"]))
 
     def _end_epoch(self, trainer: Engine) -> None:
         # validation may have come first: the loss leads its row all the same
