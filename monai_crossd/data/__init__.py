@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists of data sets and the embedded demo data.
 
-A bundle asks its user for one word, ``dataset``; :func:`load_datalist` turns it into checked items and
-:func:`load_labels` into the names of the structures. :func:`prepare_demo` writes the real chest CT (one patient) that
-everything here runs on when no other data set is named.
+A bundle asks its user for one word, ``dataset``; :func:`load_datalist` turns it into checked items, :func:`load_labels`
+into the names of the structures and :func:`class_weights` into weights for a loss. :func:`prepare_demo` writes the real
+chest CT (one patient) that everything here runs on when no other data set is named.
 """
 
+from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, prepare_demo
 from .headers import check_files, check_pairs, read_shape
@@ -15,6 +16,7 @@ __all__ = [
     "DEMO_SLICES",
     "check_files",
     "check_pairs",
+    "class_weights",
     "load_datalist",
     "load_labels",
     "prepare_demo",

@@ -5,13 +5,22 @@
 - :class:`OverlayHandler` draws validation cases;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
-:func:`read_history` and :func:`as_curves` bring the tables of several runs into one picture with
-:func:`monai_crossd.visualize.save_curves`.
+:func:`compare_runs` sets the tables of several runs beside each other.
 """
 
+from .compare import best_scores, compare_runs
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .overlay_handler import OverlayHandler
 from .stop_on_nan import StopOnNaN
 
-__all__ = ["HistoryHandler", "OverlayHandler", "StopOnNaN", "as_curves", "read_history", "write_history"]
+__all__ = [
+    "HistoryHandler",
+    "OverlayHandler",
+    "StopOnNaN",
+    "as_curves",
+    "best_scores",
+    "compare_runs",
+    "read_history",
+    "write_history",
+]

@@ -133,7 +133,7 @@ class HistoryHandler:
 
     def _add_loss(self, trainer: Engine) -> None:
         output = trainer.state.output  # of the batch, or a list of its samples where the engine decollates
-        self._losses.append(float((output if isinstance(output, dict) else output[0])["loss"]))
+        self._losses.append((output if isinstance(output, dict) else output[0])["loss"].item())
 
     def _end_epoch(self, trainer: Engine) -> None:
         # validation may have come first: the loss leads its row all the same

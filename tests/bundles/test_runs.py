@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles run as their users run them, on files on disk."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from monai_crossd.data import prepare_demo
+
+SHORT = ("--max_epochs", "1", "--iterations_per_epoch", "2")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """The embedded CT as a user's own folder: imagesTr and labelsTr without a dataset.json."""
+    folder = prepare_demo("segmentation", tmp_path_factory.mktemp("volumes")).parent
+    (folder / "dataset.json").unlink()
+    return folder
+
+
+def is_picture(path) -> bool:
+    with Image.open(path) as image:
+        return image.format == "PNG" and np.asarray(image.convert("L")).std() > 1
+
+
+@pytest.mark.slow
+def test_main_job(run_bundle, tmp_path):
+    """From 2D beside from scratch: every file the README promises, on the image's own grid."""
+    result = run_bundle(
+        "crossd_3d_segmentation", "--output_dir", str(tmp_path), *SHORT, configs=("train", "compare_scratch")
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "100.0% of the values" in result.stdout  # the whole encoder came from 2D
+    assert "from 2D  from scratch" in result.stdout
+    for structure in ("ribs", "cervical vertebral column", "left lung", "tissue"):
+        assert f"\n{structure}" in result.stdout
+    for name in ("chest_08-11_overlay.png", "chest_26-29_overlay.png", "curves.png", "comparison.png"):
+        assert is_picture(tmp_path / name), name
+    for name in ("chest_08-11", "chest_26-29"):
+        image = nib.load(tmp_path / "demo" / "segmentation" / "imagesTr" / f"{name}.nii.gz")
+        pred = nib.load(tmp_path / "predictions" / f"{name}_pred.nii.gz")
+        assert pred.shape == image.shape
+        np.testing.assert_allclose(pred.affine, image.affine, atol=1e-4)
+        assert set(np.unique(np.asarray(pred.dataobj))) <= set(range(8))
+    states = [torch.load(tmp_path / p / "model.pt", weights_only=True) for p in (".", "scratch")]
+    assert states[0].keys() == states[1].keys()
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 1
+    assert 0 <= float(rows[0]["val_mean_dice"]) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["folder", "json"])
+def test_own_volumes_are_one_argument(run_bundle, volumes, tmp_path, form):
+    dataset = volumes
+    if form == "json":
+        items = [
+            {"image": str(p), "label": str(volumes / "labelsTr" / p.name)} for p in (volumes / "imagesTr").iterdir()
+        ]
+        dataset = tmp_path / "lists" / "mine.json"
+        dataset.parent.mkdir()
+        labels = {str(i): f"structure {i}" for i in range(8)}
+        dataset.write_text(json.dumps({"labels": labels, "training": items[:3], "validation": items[3:]}))
+    result = run_bundle("crossd_3d_segmentation", "--dataset_dir", str(dataset), "--output_dir", str(tmp_path), *SHORT)
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert list((tmp_path / "predictions").glob("*_pred.nii.gz"))
+    assert (tmp_path / "model.pt").is_file()
+
+
+@pytest.mark.slow
+def test_pretraining_on_own_class_folders_then_segmentation_from_it(run_bundle, tmp_path):
+    """2D weights made on the user's own images go into the 3D encoder by one argument."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("bright", 180)):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.normal(level, 20, (40, 44)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    out = tmp_path / "2d"
+    result = run_bundle(
+        "crossd_2d_pretraining",
+        *(
+            "--dataset_dir",
+            str(tmp_path / "images"),
+            "--output_dir",
+            str(out),
+            "--max_epochs",
+            "2",
+            "--batch_size",
+            "4",
+        ),
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "best validation balanced accuracy" in result.stdout
+    assert is_picture(out / "curves.png")
+    result = run_bundle(
+        "crossd_3d_segmentation", "--weights_2d", str(out / "model.pt"), "--output_dir", str(tmp_path / "3d"), *SHORT
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert f"from {out / 'model.pt'}" in result.stdout
+
+
+BAD = {
+    "missing data set": (["--dataset_dir", "/nowhere/at/all"], "/nowhere/at/all"),
+    "missing 2D weights": (["--weights_2d", "/nowhere/model.pt"], "/nowhere/model.pt"),
+    "unknown convolution": (["--conv", "crosd"], "crossd"),
+    "unknown method": (["--method", "i3"], "i3d"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", BAD)
+def test_wrong_argument_is_named(run_bundle, tmp_path, case):
+    arguments, expected = BAD[case]
+    result = run_bundle("crossd_3d_segmentation", *arguments, "--output_dir", str(tmp_path / "out"), *SHORT)
+    assert result.returncode != 0
+    assert expected in result.stdout
+    assert not (tmp_path / "out" / "model.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other shape"])
+def test_damaged_volume_is_named_before_training(run_bundle, volumes, tmp_path, damage):
+    folder = tmp_path / "volumes"
+    shutil.copytree(volumes, folder)
+    victim = folder / "labelsTr" / "chest_13-24.nii.gz"
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "truncated":
+        victim.write_bytes(victim.read_bytes()[:100])
+    else:
+        shutil.copy(folder / "labelsTr" / "chest_00-06.nii.gz", victim)
+    result = run_bundle("crossd_3d_segmentation", "--dataset_dir", str(folder), "--output_dir", str(tmp_path / "out"))
+    assert result.returncode != 0
+    assert "chest_13-24" in result.stdout
+    assert "train_loss" not in result.stdout
+
+
+@pytest.mark.slow
+def test_weights_of_another_network_are_refused(run_bundle, tmp_path):
+    torch.save({"features.conv0.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "densenet.pt")
+    result = run_bundle(
+        "crossd_3d_segmentation", "--weights_2d", str(tmp_path / "densenet.pt"), "--output_dir", str(tmp_path / "out")
+    )
+    assert result.returncode != 0
+    assert "nothing was loaded" in result.stdout
+    assert "features.conv0.weight" in result.stdout
