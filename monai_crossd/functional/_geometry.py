@@ -86,6 +86,16 @@ def check_input(x: Tensor, in_channels: int, spatial_dims: int) -> None:
         raise ValueError(f"expected {in_channels} input channels, got {x.shape[1]} (shape {list(x.shape)}).")
 
 
+def check_bias(bias: Tensor | None, out_channels: int) -> None:
+    """Check that a bias has one value per output channel: one of another length would be broadcast or cut.
+
+    Raises:
+        ValueError: with both shapes.
+    """
+    if bias is not None and list(bias.shape) != [out_channels]:
+        raise ValueError(f"bias must be ({out_channels},), got shape {list(bias.shape)}.")
+
+
 def pad_input(x: Tensor, pads: list[int], mode: str) -> Tensor:
     """Pad the spatial axes by `[low, high]` pairs, first axis first; `mode` as in torch.nn.Conv2d, not `"zeros"`."""
     backwards: list[int] = []

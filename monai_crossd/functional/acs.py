@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
+from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
 
 
 def view_channels(out_channels: int) -> list[int]:
@@ -192,6 +192,7 @@ def acs_conv3d(
     size = read_kernel_size(weight, kernel_size)
     check_convolution(weight.shape[1] * groups, weight.shape[0], groups, padding_mode, size)
     check_input(x, weight.shape[1] * groups, 3)
+    check_bias(bias, weight.shape[0])
     strides, dilations = list(ntuple(stride, 3, "stride", 1)), list(ntuple(dilation, 3, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
     return acs_apply3d(x, weight, bias, list(size), strides, pads, dilations, groups, padding_mode)

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
+from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
 from .inflate import spatial_axis
-from .shift import crossd_kernel2d
+from .shift import check_bank, crossd_kernel2d
+
+# torch 2.7 is the first with is_exporting
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def _per_sample_patches(
@@ -65,7 +68,7 @@ def per_sample_conv(
     y: Tensor | None = None
     # TorchScript drops a branch on just this: it cannot ask whether a graph is being exported
     if not torch.jit.is_scripting():  # noqa: SIM102
-        if torch.onnx.is_in_onnx_export() or torch.compiler.is_exporting():
+        if torch.onnx.is_in_onnx_export() or _is_exporting():
             y = _per_sample_patches(x, kernels, stride, pads, dilation, groups)
     if y is None:
         folded = x.reshape([1, batch * x.shape[1]] + list(x.shape[2:]))
@@ -165,9 +168,11 @@ def crossd_conv2d(
         >>> crossd_conv2d(x, bank, torch.ones(2, 3), padding=1).shape
         torch.Size([2, 6, 9, 9])
     """
+    check_bank(weight)
     size = list(weight.shape[3:])
     check_convolution(weight.shape[1] * groups, weight.shape[0], groups, padding_mode, size)
     check_input(x, weight.shape[1] * groups, 2)
+    check_bias(bias, weight.shape[0])
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 2, "stride", 1)), list(ntuple(dilation, 2, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
@@ -213,10 +218,12 @@ def crossd_conv3d(
     """
     axis = spatial_axis(depth_axis)
     check_placement(placement)
+    check_bank(weight)
     size = list(weight.shape[3:])
     size.insert(axis, weight.shape[2])
     check_convolution(weight.shape[1] * groups, weight.shape[0], groups, padding_mode, size)
     check_input(x, weight.shape[1] * groups, 3)
+    check_bias(bias, weight.shape[0])
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 3, "stride", 1)), list(ntuple(dilation, 3, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)

@@ -125,9 +125,18 @@ def shift_mixing(shift: Tensor, size: list[int], middle: bool) -> Tensor:
     return _impulse3d(shift, size).index_select(1, index).unflatten(1, [-1, d * h * w])
 
 
-def _check(weight: Tensor, shift: Tensor) -> None:
+def check_bank(weight: Tensor) -> None:
+    """Check the rank of a kernel bank.
+
+    Raises:
+        ValueError: with its shape.
+    """
     if weight.dim() != 5:
         raise ValueError(f"the kernel bank must be (O, I, Kd, Kh, Kw), got shape {list(weight.shape)}.")
+
+
+def _check(weight: Tensor, shift: Tensor) -> None:
+    check_bank(weight)
     if shift.dim() != 2 or shift.shape[1] != 3:
         raise ValueError(f"shift must be (B, 3), got shape {list(shift.shape)}.")
 
