@@ -30,6 +30,24 @@ def crossd_bank_fft(bank: torch.Tensor, axis: torch.Tensor, angle: torch.Tensor)
     return torch.stack(rotated)
 
 
+def shift_bank_fft(bank: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """A bank shifted by one shift (3,), Algorithm 1 with its phase written as exp(-2 pi i s.f); (O, I, Kd, Kh, Kw)."""
+    grids = torch.meshgrid(*(torch.fft.fftfreq(n, dtype=bank.dtype) for n in bank.shape[2:]), indexing="ij")
+    phase = torch.exp(-2j * math.pi * sum(s * f for s, f in zip(shift, grids, strict=True)))
+    return torch.fft.ifftn(torch.fft.fftn(bank, dim=(-3, -2, -1)) * phase, dim=(-3, -2, -1)).real
+
+
+def rotation_shift_matrix(axis: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """R^T 1 of R = I + angle [k]x, with R written out; (B, 3)."""
+    shifts = []
+    for k, theta in zip(axis / (axis.norm(dim=1, keepdim=True) + 1e-8), angle, strict=True):
+        x, y, z = k.tolist()
+        skew = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=axis.dtype)
+        rotation = torch.eye(3, dtype=axis.dtype) + theta * skew
+        shifts.append(rotation.T @ torch.ones(3, dtype=axis.dtype))
+    return torch.stack(shifts)
+
+
 def crossd_conv2d_fft(x, bank, axis, angle, bias=None, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"):
     """Algorithm 1: one plain conv2d per sample with the middle slice of that sample's bank."""
     shifted = crossd_bank_fft(bank, axis, angle)
@@ -78,3 +96,22 @@ def acs_dense(weight: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
                 dense[:, at[0], at[1], at[2]] = weight[o, :, top + p, left + q]
         rows.append(dense)
     return torch.stack(rows)
+
+
+def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, **geometry):
+    """Dynamic 3D: one plain Conv3d per volume, its kernel the middle slice of that volume's bank.
+
+    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread").
+    """
+    depth, at = bank.shape[2], depth_axis % 3 + 2
+    outs = []
+    for b, shifted in enumerate(crossd_bank_fft(bank, axis, angle)):
+        plane = shifted[:, :, depth // 2]
+        if placement == "centre":
+            slices = [plane if d == depth // 2 else torch.zeros_like(plane) for d in range(depth)]
+        else:
+            slices = [plane / depth] * depth
+        kernel = torch.stack(slices, dim=at)
+        conv = torch.nn.Conv3d(x.shape[1], bank.shape[0], kernel.shape[2:], bias=bias is not None, **geometry).double()
+        outs.append(torch.func.functional_call(conv, {"weight": kernel, "bias": bias}, x[b : b + 1]))
+    return torch.cat(outs)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test shares: a fixed seed, CUDA tests skipped without CUDA, other processes and other run times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from hypothesis import settings
+
+# geometry is drawn, never timed: a busy machine must not fail a test, and each run draws the same examples
+settings.register_profile("monai_crossd", deadline=None, derandomize=True, max_examples=60, database=None)
+settings.load_profile("monai_crossd")
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request):
+    """Tensors here are tiny: on a busy machine torch's threads wait for each other far longer than they work."""
+    threads = torch.get_num_threads()
+    if not request.node.get_closest_marker("slow"):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run_without_package():
+    """Run Python code in a new process that cannot import monai_crossd nor MONAI: what a scripted net is used in."""
+
+    def run(code: str) -> str:
+        blocked = "import sys\nsys.modules['monai_crossd'] = None\nsys.modules['monai'] = None\n"
+        done = subprocess.run([sys.executable, "-c", blocked + code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def run_onnx(tmp_path):
+    """Export a net with a dynamic batch and run the file through onnxruntime on each of the inputs."""
+
+    def run(net: torch.nn.Module, example: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+        path = tmp_path / "net.onnx"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's exporter warns about torch's own internals
+            torch.onnx.export(
+                net,
+                (example,),
+                str(path),
+                dynamo=True,
+                verbose=False,
+                input_names=["image"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return [torch.from_numpy(session.run(None, {"image": x.numpy()})[0]) for x in inputs]
+
+    return run
