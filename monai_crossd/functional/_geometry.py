@@ -7,7 +7,7 @@ lists to the scripted cores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ def ntuple(value: int | Sequence[int], n: int, name: str, minimum: int = 0) -> t
     Raises:
         ValueError: if the length is not `n` or an entry is below `minimum`.
     """
-    values = (value,) * n if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Iterable) else (value,) * n
     if len(values) != n or not all(isinstance(v, int) and v >= minimum for v in values):
         raise ValueError(f"{name} must be an int or {n} ints, each at least {minimum}, but is {value!r}.")
     return values

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,6 +72,20 @@ class ConvBase(nn.Module):
             if (value := getattr(self, name)) != default:
                 text += f", {name}={value!r}"
         return text + ("" if self.bias is not None else ", bias=False")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConvBase:
+        # net.to(memory_format=...) stops at a parameter of the other rank: a bank has five axes in a 2D net, a
+        # predictor or an ACS kernel four in a 3D one. Their layout is nobody's concern, so they go as flat tensors.
+        def apply(value: Tensor) -> Tensor:
+            try:
+                return fn(value)
+            except RuntimeError:
+                if value.dim() not in (4, 5):
+                    raise
+                return fn(value.flatten()).view(value.shape)
+
+        super()._apply(apply, recurse)
+        return self
 
     def _promote(self, x: Tensor) -> Tensor:
         """Give an unbatched input a batch of one, as torch's layers accept it."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..functional._geometry import check_input
+from ..functional._geometry import check_input, ntuple
 from ..functional.crossd import check_placement, crossd_apply2d, crossd_apply3d
 from ..functional.inflate import spatial_axis
 from ..functional.shift import shift_from_map
@@ -165,10 +165,10 @@ class CrossDConv2d(_CrossDConv):
         max_angle: float = math.pi / 4,
         bank_init: str = "repeat",
     ) -> None:
-        plane = (kernel_size,) * 2 if isinstance(kernel_size, int) else tuple(kernel_size)
+        plane = ntuple(kernel_size, 2, "kernel_size", 1)
         super().__init__(
             (2, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode),
-            (max(plane, default=1), *plane), bias, device, dtype, hidden_channels, max_angle, bank_init, True,
+            (max(plane), *plane), bias, device, dtype, hidden_channels, max_angle, bank_init, True,
         )  # fmt: skip
 
     @classmethod
@@ -287,8 +287,8 @@ class CrossDConv3d(_CrossDConv):
             raise ValueError(f"mode must be one of {', '.join(MODES)}, but is {mode!r}.")
         check_placement(placement)
         axis = spatial_axis(depth_axis)
-        size = [kernel_size] * 3 if isinstance(kernel_size, int) else list(kernel_size)
-        bank = (size[axis], *size[:axis], *size[axis + 1 :]) if len(size) == 3 else tuple(size)
+        size = ntuple(kernel_size, 3, "kernel_size", 1)
+        bank = (size[axis], *size[:axis], *size[axis + 1 :])
         super().__init__(
             (3, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode),
             bank, bias, device, dtype, hidden_channels, max_angle, bank_init, mode == "dynamic",
