@@ -47,7 +47,7 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
         The copy, in the same mode, on the same device and of the same dtype.
 
     Raises:
-        TypeError: if a convolution is a subclass of Conv2d, whose forward may be another, with its path.
+        TypeError: if a convolution is a subclass of Conv2d or makes its weight in a hook, with its path.
         ValueError: if there is no Conv2d, or for an unknown `init`.
 
     Example:
@@ -66,9 +66,12 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
             return module
         if not isinstance(module, nn.Conv2d):
             return None
-        if type(module) is not nn.Conv2d:
+        # weight_norm, spectral_norm and pruning of the older kind keep the type and make the weight in a hook
+        made = [name for name in module._parameters if name not in ("weight", "bias")]
+        if type(module) is not nn.Conv2d or made:
+            kind = f"{type(module).__name__} with {made[0]}" if made else type(module).__name__
             raise TypeError(
-                f"{path or 'the network'} is a {type(module).__name__}, a Conv2d with a behaviour of its own: "
+                f"{path or 'the network'} is a {kind}, a Conv2d with a behaviour of its own: "
                 "replace it by a plain nn.Conv2d (remove its parametrization, run a lazy layer once) and convert again."
             )
         count += 1

@@ -121,7 +121,9 @@ def transfer_weights(
         path, _, name = key.rpartition(".")
         if any(fnmatchcase(key, pattern) for pattern in exclude):
             report.initial[key] = "excluded"
-            used.add(key)
+            if key in state:
+                used.add(key)
+                report.skipped[key] = "excluded"
         elif key in state:
             used.add(key)
             try:
@@ -138,9 +140,12 @@ def transfer_weights(
                 values[key], report.transferred[key] = new, how
         elif name == "running_shift" or ".predictor." in f".{key}":
             report.initial[key] = "the source is a plain convolution; the angle is set to 0"
-            if key.endswith(("predictor.3.weight", "predictor.3.bias")):
+            # shift (1, 1, 1): the first output is that of the 2D kernels
+            if name == "running_shift":
+                values[key] = torch.ones_like(value)
+            elif key.endswith(("predictor.3.weight", "predictor.3.bias")):
                 values[key] = value.clone()
-                values[key][3] = 0  # shift (1, 1, 1): the first output is that of the 2D kernels
+                values[key][3] = 0
         else:
             report.initial[key] = "the source has no such parameter"
             missing.append(key)

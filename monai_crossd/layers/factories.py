@@ -85,6 +85,9 @@ def _with_options(layer: type[nn.Module], options: dict[str, Any]) -> type[nn.Mo
 def use_conv(name: str, **options: Any) -> Iterator[None]:
     """Every convolution that a MONAI network asks its factory for is built as `name`, inside the `with` block.
 
+    Blocks nest, and blocks of other threads wait. But MONAI has one factory for the process: a network that another
+    thread builds meanwhile without a block of its own gets these convolutions too, so keep the block short.
+
     Args:
         name: "crossd" or "acs".
         **options: further arguments of the layer, e.g. `mode="static"` or `depth_axis=0` of CrossDConv3d.
