@@ -241,6 +241,7 @@ def test_predictor_is_not_stuck_after_preserve():
     layer = CrossDConv2d.from_conv(nn.Conv2d(4, 8, 3), init="preserve").double()
     x, target = torch.randn(6, 4, 9, 9, dtype=torch.float64), torch.randn(6, 8, 7, 7, dtype=torch.float64)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
+    assert layer.predictor[3].weight[:3].abs().min() > 0  # the axis is a fresh one, only the angle is 0
 
     def gradients():
         optimizer.zero_grad()
