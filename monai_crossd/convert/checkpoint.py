@@ -49,7 +49,7 @@ def transfer_checkpoint(
     *,
     exclude: Sequence[str] = (),
 ) -> TransferReport | None:
-    """Fill a 3D network from the checkpoint of its 2D form and log what went over; the form that a bundle's config uses.
+    """Fill a 3D network from the checkpoint of its 2D form and log what went over: what a bundle's config calls.
 
     Args:
         path: file of a state_dict; None leaves the network as it is (from scratch).

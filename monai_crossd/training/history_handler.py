@@ -133,7 +133,8 @@ class HistoryHandler:
 
     def _add_loss(self, trainer: Engine) -> None:
         output = trainer.state.output  # of the batch, or a list of its samples where the engine decollates
-        self._losses.append((output if isinstance(output, dict) else output[0])["loss"].item())
+        loss = (output if isinstance(output, dict) else output[0])["loss"]  # a tensor, or a number where it decollates
+        self._losses.append(torch.as_tensor(loss).item())
 
     def _end_epoch(self, trainer: Engine) -> None:
         # validation may have come first: the loss leads its row all the same
