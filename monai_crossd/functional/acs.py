@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
@@ -42,6 +43,22 @@ def plane_shape(kernel_size: Sequence[int]) -> tuple[int, int]:
 def _centre(weight: Tensor, height: int, width: int) -> Tensor:
     top, left = weight.shape[2] // 2 - height // 2, weight.shape[3] // 2 - width // 2
     return weight[:, :, top : top + height, left : left + width]
+
+
+def fit_plane(kernel: Tensor, kernel_size: Sequence[int]) -> Tensor:
+    """A 2D kernel (O, I, kh, kw) as the weight for a 3D kernel size: zeros around it where that has a larger plane.
+
+    Raises:
+        ValueError: if the kernel is larger than the plane.
+    """
+    height, width = plane_shape(kernel_size)
+    if kernel.shape[2] > height or kernel.shape[3] > width:
+        raise ValueError(
+            f"a {kernel.shape[2]}×{kernel.shape[3]} kernel does not fit the {height}×{width} plane of a kernel of size "
+            f"{tuple(kernel_size)}."
+        )
+    top, left = height // 2 - kernel.shape[2] // 2, width // 2 - kernel.shape[3] // 2
+    return F.pad(kernel, [left, width - left - kernel.shape[3], top, height - top - kernel.shape[2]])
 
 
 def view_kernel(weight: Tensor, view: int, kernel_size: list[int]) -> Tensor:
