@@ -6,8 +6,17 @@ Importing the package registers its layers in MONAI's `Conv` factory and its enc
 
 from . import convert, data, functional, layers, networks, training, visualize
 from ._version import __version__
-from .convert import TransferError, TransferReport, to_crossd, transfer_weights
-from .layers import ACSConv3d, CrossDConv2d, CrossDConv3d, register, use_conv
+from .convert import TransferError, TransferReport, freeze, to_crossd, transfer_weights
+from .layers import (
+    ACSConv3d,
+    ACSConvTranspose3d,
+    CrossDConv2d,
+    CrossDConv3d,
+    PlanarConv3d,
+    SoftACSConv3d,
+    register,
+    use_conv,
+)
 from .networks import register_backbones
 
 register()
@@ -15,13 +24,17 @@ register_backbones()
 
 __all__ = [
     "ACSConv3d",
+    "ACSConvTranspose3d",
     "CrossDConv2d",
     "CrossDConv3d",
+    "PlanarConv3d",
+    "SoftACSConv3d",
     "TransferError",
     "TransferReport",
     "__version__",
     "convert",
     "data",
+    "freeze",
     "functional",
     "layers",
     "networks",

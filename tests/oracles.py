@@ -115,3 +115,33 @@ def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, **geom
         conv = torch.nn.Conv3d(x.shape[1], bank.shape[0], kernel.shape[2:], bias=bias is not None, **geometry).double()
         outs.append(torch.func.functional_call(conv, {"weight": kernel, "bias": bias}, x[b : b + 1]))
     return torch.cat(outs)
+
+
+def plane_dense(kernel: torch.Tensor, view: int, size: tuple[int, int, int]) -> torch.Tensor:
+    """2D kernels (O, I, kh, kw) in the centre plane across `view`, voxel by voxel; of a larger one, its centre."""
+    plane = [size[a] for a in range(3) if a != view]
+    top, left = kernel.shape[2] // 2 - plane[0] // 2, kernel.shape[3] // 2 - plane[1] // 2
+    dense = torch.zeros(*kernel.shape[:2], *size, dtype=kernel.dtype)
+    for p in range(plane[0]):
+        for q in range(plane[1]):
+            at = [p, q]
+            at.insert(view, size[view] // 2)
+            dense[:, :, at[0], at[1], at[2]] = kernel[:, :, top + p, left + q]
+    return dense
+
+
+def acs_transposed_dense(weight: torch.Tensor, groups: int, size: tuple[int, int, int]) -> torch.Tensor:
+    """Dense kernel (I, O/groups, k1, k2, k3) of a transposed ACS weight, one output channel at a time."""
+    per_group = weight.shape[1]
+    out = per_group * groups
+    base, extra = divmod(out, 3)
+    first = base + (extra > 0)
+    second = first + base + (extra > 1)
+    inner = weight.shape[0] // groups
+    dense = torch.zeros(*weight.shape[:2], *size, dtype=weight.dtype)
+    for o in range(out):
+        group, column = divmod(o, per_group)
+        rows = slice(group * inner, (group + 1) * inner)
+        view = 0 if o < first else 1 if o < second else 2
+        dense[rows, column] = plane_dense(weight[rows, column : column + 1], view, size)[:, 0]
+    return dense

@@ -2,6 +2,7 @@
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
 from .checkpoint import read_checkpoint, transfer_checkpoint
+from .freeze import freeze
 from .report import TransferError, TransferReport
 from .tree import to_crossd
 from .weights import METHODS, transfer_weights
@@ -10,6 +11,7 @@ __all__ = [
     "METHODS",
     "TransferError",
     "TransferReport",
+    "freeze",
     "read_checkpoint",
     "to_crossd",
     "transfer_checkpoint",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_convolution, ntuple, resolve_padding
+from ..functional.inflate import centre_kernel, spatial_axis
 
 
 class ConvBase(nn.Module):
@@ -20,6 +21,7 @@ class ConvBase(nn.Module):
     """
 
     if TYPE_CHECKING:  # not at run time: TorchScript reads class annotations and does not know the union
+        weight: Tensor
         bias: Tensor | None
 
     def __init__(
@@ -94,7 +96,9 @@ class ConvBase(nn.Module):
 
 def conv_arguments(conv: nn.Module) -> dict[str, object]:
     """Arguments that build a layer of the same geometry, dtype and device as a torch convolution or one of ours."""
-    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+    names = ["in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode"]
+    if conv.transposed:
+        names.append("output_padding")
     weight = conv.weight
     assert isinstance(weight, Tensor)
     return {
@@ -103,6 +107,66 @@ def conv_arguments(conv: nn.Module) -> dict[str, object]:
         "device": weight.device,
         "dtype": weight.dtype,
     }
+
+
+def conv_arguments3d(conv: nn.Module, depth_axis: int, depth_stride: int | None = None) -> dict[str, object]:
+    """Arguments of the 3D layer that a 2D convolution becomes.
+
+    Along the depth it is what it is along the first axis of the image: as large a kernel, as padded, as strided, as
+    dilated. So a size that the 2D layer keeps is kept along the depth too.
+
+    Args:
+        conv: nn.Conv2d, nn.ConvTranspose2d or one of our 2D layers.
+        depth_axis: axis of the volume that runs through the slices.
+        depth_stride: another stride along the depth, e.g. 1 for thick slices.
+    """
+    axis = spatial_axis(depth_axis)
+    arguments = conv_arguments(conv)
+    for name in ("kernel_size", "stride", "padding", "dilation", "output_padding"):
+        values = arguments.get(name)
+        if isinstance(values, tuple):
+            depth = values[0] if name != "stride" or depth_stride is None else depth_stride
+            arguments[name] = (*values[:axis], depth, *values[axis:])
+    return arguments
+
+
+def copy_state(layer: ConvBase, conv: nn.Module, kernel: Tensor) -> None:
+    """Fill a layer with a kernel and with the bias, the requires_grad and the mode of the layer it stands for."""
+    assert isinstance(conv.weight, Tensor)
+    copy_parameter(layer.weight, kernel, conv.weight)
+    if layer.bias is not None:
+        assert isinstance(conv.bias, Tensor)
+        copy_parameter(layer.bias, conv.bias, conv.bias)
+    layer.train(conv.training)
+
+
+def plain_conv(layer: ConvBase, kernel: Tensor) -> nn.Conv2d | nn.Conv3d:
+    """Plain torch convolution of a layer's geometry with the kernel given, its bias, requires_grad and mode."""
+    kind = nn.Conv2d if len(layer.kernel_size) == 2 else nn.Conv3d
+    conv = kind(**{**conv_arguments(layer), "kernel_size": tuple(kernel.shape[2:])})  # type: ignore[arg-type]
+    copy_state(conv, layer, kernel)  # type: ignore[arg-type]
+    return conv
+
+
+def plane_conv3d(layer: ConvBase, kernel: Tensor, axis: int) -> nn.Conv3d:
+    """Plain Conv3d with a 2D kernel in the centre of `axis`: flat where torch's padding can say so, else dense."""
+    size, dilation = layer.kernel_size[axis], layer.dilation[axis]
+    cut = dilation * (size // 2)
+    if isinstance(layer.padding, str):
+        flat = size == 1 or (layer.padding == "same" and size % 2 == 1)
+    else:
+        flat = size % 2 == 1 and layer.padding[axis] >= cut
+    if not flat:
+        dense = plain_conv(layer, centre_kernel(kernel, size, axis))
+        assert isinstance(dense, nn.Conv3d)
+        return dense
+    arguments = conv_arguments(layer)
+    arguments["kernel_size"] = (*layer.kernel_size[:axis], 1, *layer.kernel_size[axis + 1 :])
+    if not isinstance(layer.padding, str):
+        arguments["padding"] = (*layer.padding[:axis], layer.padding[axis] - cut, *layer.padding[axis + 1 :])
+    conv = nn.Conv3d(**arguments)  # type: ignore[arg-type]
+    copy_state(conv, layer, kernel.unsqueeze(axis + 2))  # type: ignore[arg-type]
+    return conv
 
 
 def copy_parameter(target: Tensor, value: Tensor, like: Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_input
-from ..functional.acs import acs_apply3d, plane_shape
-from ._base import ConvBase
+from ..functional.acs import acs_apply3d, embed_planes, fit_plane, plane_shape
+from ._base import ConvBase, conv_arguments3d, copy_state, plain_conv
 
 
 class ACSConv3d(ConvBase):
@@ -73,6 +73,27 @@ class ACSConv3d(ConvBase):
         """Draw weight and bias as torch.nn.Conv2d does for the same 2D kernel."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         self._reset_bias(self.weight[0].numel())
+
+    @classmethod
+    def from_conv(cls, conv: nn.Conv2d, depth_axis: int = -1, depth_stride: int | None = None) -> ACSConv3d:
+        """ACS layer with the kernel, geometry, dtype, device, bias, requires_grad and mode of a Conv2d.
+
+        Along the depth it has the kernel size, padding and dilation that `conv` has along its first axis.
+
+        Args:
+            conv: the plain layer; it is not changed. A kernel that is not square stands in the centre of its square.
+            depth_axis: axis of the volume that runs through the slices.
+            depth_stride: stride along the depth; that of the first axis by default.
+        """
+        layer = cls(**conv_arguments3d(conv, depth_axis, depth_stride))  # type: ignore[arg-type]
+        copy_state(layer, conv, fit_plane(conv.weight, layer.kernel_size))
+        return layer
+
+    def to_conv3d(self) -> nn.Conv3d:
+        """Plain Conv3d with the same output: the dense kernel, at about three times the operations."""
+        conv = plain_conv(self, embed_planes(self.weight.detach(), self.kernel_size))
+        assert isinstance(conv, nn.Conv3d)
+        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a batch of volumes, or one volume without batch axis."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ..functional._geometry import check_input, ntuple
 from ..functional.crossd import check_placement, crossd_apply2d, crossd_apply3d
-from ..functional.inflate import spatial_axis
-from ..functional.shift import shift_from_map
-from ._base import ConvBase, conv_arguments, copy_parameter
+from ..functional.inflate import spatial_axis, spread_kernel
+from ..functional.shift import crossd_kernel2d, shift_from_map
+from ._base import ConvBase, conv_arguments, conv_arguments3d, copy_parameter, copy_state, plain_conv, plane_conv3d
 
 BANK_INITS = ("repeat", "paper")
 CONVERSION_INITS = ("repeat", "paper", "preserve")
@@ -88,6 +88,13 @@ class _CrossDConv(ConvBase):
         """
         with torch.no_grad():
             self.weight.copy_(kernel.roll((-1, -1), (2, 3)).unsqueeze(2).expand_as(self.weight))
+
+    def _kernel_at(self, shift: Tensor | Sequence[float] | None) -> Tensor:
+        """2D kernel (O, I, Kh, Kw) at one shift, the running one by default."""
+        at = self.running_shift if shift is None else torch.as_tensor(shift, device=self.weight.device)
+        if at.shape != (3,):
+            raise ValueError(f"shift must be one shift of three numbers, got shape {list(at.shape)}.")
+        return crossd_kernel2d(self.weight.detach(), at.to(self.weight.dtype).unsqueeze(0))[0]
 
     def _shift(self, x: Tensor) -> Tensor:
         """One shift per sample (B, 3), or the running one (1, 3); in training it moves the running shift."""
@@ -203,6 +210,19 @@ class CrossDConv2d(_CrossDConv):
             copy_parameter(layer.bias, conv.bias, conv.bias)
         return layer.train(conv.training)
 
+    def to_conv2d(self, shift: Tensor | Sequence[float] | None = None) -> nn.Conv2d:
+        """Plain Conv2d that gives every image the kernel at one shift: what is left when nothing is predicted.
+
+        Args:
+            shift: (3,), in voxels; the running shift by default.
+
+        Raises:
+            ValueError: if `shift` has not three numbers.
+        """
+        conv = plain_conv(self, self._kernel_at(shift))
+        assert isinstance(conv, nn.Conv2d)
+        return conv
+
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a batch of images, or one image without batch axis."""
         batched = self._promote(x)
@@ -295,6 +315,79 @@ class CrossDConv3d(_CrossDConv):
         )  # fmt: skip
         self.mode, self.depth_axis, self.placement = mode, depth_axis, placement
         self._axis = axis
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: nn.Conv2d | CrossDConv2d,
+        depth_axis: int = -1,
+        depth_stride: int | None = None,
+        *,
+        mode: str = "dynamic",
+        placement: str = "centre",
+    ) -> CrossDConv3d:
+        """3D form of a CrossDConv2d, with its bank, predictor, running shift and geometry, or of a plain Conv2d.
+
+        Along the depth it is padded so that it keeps or cuts as many slices as `conv` keeps or cuts rows. Of a plain
+        Conv2d, every volume's kernel is that of `conv` at first (the predicted angle is 0).
+
+        Args:
+            conv: the 2D layer; it is not changed.
+            depth_axis: axis of the volume that runs through the slices.
+            depth_stride: stride along the depth; that of the first axis by default.
+            mode: "dynamic" or "static".
+            placement: "centre" or "spread".
+
+        Raises:
+            ValueError: if no padding of the bank's depth matches that of the first axis.
+        """
+        source = conv if isinstance(conv, CrossDConv2d) else CrossDConv2d.from_conv(conv, init="preserve")
+        arguments = conv_arguments3d(source, depth_axis, depth_stride)
+        axis, depth = spatial_axis(depth_axis), source.weight.shape[2]
+        size = (*source.kernel_size[:axis], depth, *source.kernel_size[axis:])
+        arguments["kernel_size"] = size
+        if not isinstance(source.padding, str):
+            more = source.dilation[0] * (depth - source.kernel_size[0])
+            if more % 2:
+                raise ValueError(
+                    f"a bank of depth {depth} cannot be padded like the first axis of a {source.kernel_size} kernel "
+                    f"with padding {source.padding}: choose a static method such as 'centre'."
+                )
+            padding = (*source.padding[:axis], source.padding[0] + more // 2, *source.padding[axis:])
+            arguments["padding"] = padding
+        layer = cls(
+            **arguments,  # type: ignore[arg-type]
+            hidden_channels=source.hidden_channels,
+            max_angle=source.max_angle,
+            bank_init=source.bank_init,
+            mode=mode,
+            depth_axis=depth_axis,
+            placement=placement,
+        )
+        copy_state(layer, source, source.weight)
+        layer.momentum = source.momentum
+        layer.running_shift.copy_(source.running_shift)
+        if layer.predictor is not None and source.predictor is not None:
+            layer.predictor.load_state_dict(source.predictor.state_dict())
+            for target, value in zip(layer.predictor.parameters(), source.predictor.parameters(), strict=True):
+                target.requires_grad_(value.requires_grad)
+        return layer
+
+    def to_conv3d(self, shift: Tensor | Sequence[float] | None = None) -> nn.Conv3d:
+        """Plain Conv3d that gives every volume the kernel at one shift: exact for mode="static".
+
+        Args:
+            shift: (3,), in voxels; the running shift by default.
+
+        Raises:
+            ValueError: if `shift` has not three numbers.
+        """
+        kernel = self._kernel_at(shift)
+        if self.placement == "centre":
+            return plane_conv3d(self, kernel, self._axis)
+        conv = plain_conv(self, spread_kernel(kernel, self.weight.shape[2], self._axis))
+        assert isinstance(conv, nn.Conv3d)
+        return conv
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a batch of volumes, or one volume without batch axis."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,11 +16,18 @@ from torch import nn
 
 from .acs import ACSConv3d
 from .crossd import CrossDConv2d, CrossDConv3d, _CrossDConv
+from .planar import PlanarConv3d, cycling_planes
+from .soft_acs import SoftACSConv3d
 
 CONVOLUTIONS: dict[str, dict[int, type[nn.Module]]] = {
     "crossd": {2: CrossDConv2d, 3: CrossDConv3d},
     "acs": {2: nn.Conv2d, 3: ACSConv3d},
+    "soft_acs": {2: nn.Conv2d, 3: SoftACSConv3d},
+    "mean_acs": {2: nn.Conv2d, 3: SoftACSConv3d},
+    "planar": {2: nn.Conv2d, 3: PlanarConv3d},
+    "plane_cycle": {2: nn.Conv2d, 3: PlanarConv3d},
 }
+OPTIONS: dict[str, dict[str, Any]] = {"mean_acs": {"mean": True}}  # of the 3D layer
 
 _lock = threading.RLock()  # MONAI has one factory for the process
 
@@ -38,7 +46,8 @@ def conv_class(name: str, dim: int) -> type[nn.Module]:
 
 def _constructor(name: str) -> Callable[[int], type[nn.Module]]:
     def constructor(dim: int) -> type[nn.Module]:
-        return conv_class(name, dim)
+        layer = conv_class(name, dim)
+        return _with_options(layer, OPTIONS[name]) if dim == 3 and name in OPTIONS else layer
 
     constructor.__doc__ = f"{name} convolution of monai_crossd in 2 or 3 dimensions."
     constructor.__module__ = __name__
@@ -49,9 +58,10 @@ def register() -> None:
     """Put our convolutions into MONAI's `Conv` factory: `Conv["crossd", 2]`, `Conv["acs", 3]`, ...
 
     Done when monai_crossd is imported; doing it again changes nothing. A name that somebody else has taken stays
-    theirs, with a warning: `use_conv` and the classes work all the same.
+    theirs, with a warning: `use_conv` and the classes work all the same. "plane_cycle" is no entry: a plane that
+    changes from layer to layer needs the network, which `use_conv` has.
     """
-    for name in CONVOLUTIONS:
+    for name in CONVOLUTIONS.keys() - {"plane_cycle"}:
         taken = Conv.components.get(name.upper())
         if taken is None:
             Conv.add_factory_callable(name, _constructor(name))
@@ -81,6 +91,22 @@ def _with_options(layer: type[nn.Module], options: dict[str, Any]) -> type[nn.Mo
     return proxy
 
 
+def _with_cycling_plane(depth_axis: int = -1) -> type[nn.Module]:
+    """Class that builds PlanarConv3d layers, in the slice plane and the two others by turns; 1×1×1 takes no turn."""
+    planes = itertools.cycle(cycling_planes(depth_axis))
+
+    class Meta(type):
+        def __call__(cls, *args: Any, **kwargs: Any) -> nn.Module:
+            layer = PlanarConv3d(*args, **kwargs)
+            return layer if max(layer.kernel_size) == 1 else PlanarConv3d(*args, **kwargs, plane=next(planes))
+
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, PlanarConv3d)
+
+    proxy: Any = Meta("PlanarConv3d", (PlanarConv3d,), {"__doc__": PlanarConv3d.__doc__})
+    return proxy
+
+
 @contextmanager
 def use_conv(name: str, **options: Any) -> Iterator[None]:
     """Every convolution that a MONAI network asks its factory for is built as `name`, inside the `with` block.
@@ -89,8 +115,12 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
     thread builds meanwhile without a block of its own gets these convolutions too, so keep the block short.
 
     Args:
-        name: "crossd" or "acs".
-        **options: further arguments of the layer, e.g. `mode="static"` or `depth_axis=0` of CrossDConv3d.
+        name: "crossd", "acs", "soft_acs", "mean_acs", "planar" or "plane_cycle" (planar layers, in the slice plane and
+            the two others by turns, in the order in which the network builds them). In 2D all but "crossd" are plain
+            Conv2d. Transposed convolutions stay plain: the plane of a transposed ACS layer leaves slices empty where
+            it strides across them.
+        **options: further arguments of the layer, e.g. `mode="static"` or `depth_axis=0` of CrossDConv3d; for
+            "plane_cycle" `depth_axis`, the axis that the first layer is flat across.
 
     Raises:
         ValueError: for an unknown name, with a suggestion.
@@ -102,15 +132,21 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
         >>> net.conv_0.conv_0.conv.__class__.__name__
         'ACSConv3d'
     """
-    look_up_option(name.lower(), CONVOLUTIONS.keys())
+    name = look_up_option(name.lower(), CONVOLUTIONS.keys())
     with _lock:
         entry = Conv.components["CONV"]
+        cycling = _with_cycling_plane(**options) if name == "plane_cycle" else None
 
         def swapped(dim: int) -> type[nn.Module]:
-            if dim not in CONVOLUTIONS[name.lower()]:
+            if dim not in CONVOLUTIONS[name]:
                 return entry.value(dim)
             layer = conv_class(name, dim)
-            return _with_options(layer, options) if options or issubclass(layer, _CrossDConv) else layer
+            if layer is nn.Conv2d:
+                return layer
+            if cycling is not None:
+                return cycling
+            every = {**OPTIONS.get(name, {}), **options}
+            return _with_options(layer, every) if every or issubclass(layer, _CrossDConv) else layer
 
         Conv.components["CONV"] = entry._replace(value=swapped)
         try:
