@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 import monai_crossd.layers
-from monai_crossd.layers import ACSConv3d, CrossDConv2d, CrossDConv3d
+from monai_crossd.layers import ACSConv3d, ACSConvTranspose3d, CrossDConv2d, CrossDConv3d, PlanarConv3d, SoftACSConv3d
 
 STATIC = partial(CrossDConv3d, mode="static")
 SPREAD = partial(CrossDConv3d, placement="spread", depth_axis=0)
+MEAN = partial(SoftACSConv3d, mean=True)
 # layer, torch's layer, spatial dimensions
 LAYERS = [
     pytest.param(CrossDConv2d, nn.Conv2d, 2, id="crossd2d"),
@@ -27,6 +28,9 @@ LAYERS = [
     pytest.param(STATIC, nn.Conv3d, 3, id="static"),
     pytest.param(SPREAD, nn.Conv3d, 3, id="spread"),
     pytest.param(ACSConv3d, nn.Conv3d, 3, id="acs"),
+    pytest.param(SoftACSConv3d, nn.Conv3d, 3, id="soft_acs"),
+    pytest.param(MEAN, nn.Conv3d, 3, id="mean_acs"),
+    pytest.param(PlanarConv3d, nn.Conv3d, 3, id="planar"),
 ]
 every_layer = pytest.mark.parametrize(("layer", "plain", "dims"), LAYERS)
 
@@ -361,6 +365,8 @@ OTHER = {
     CrossDConv2d: {**SHARED, **CROSSD},
     CrossDConv3d: {**SHARED, **CROSSD, "mode": "static", "depth_axis": 0, "placement": "spread"},
     ACSConv3d: SHARED,
+    SoftACSConv3d: {**SHARED, "mean": True},
+    PlanarConv3d: {**SHARED, "plane": 0},
 }
 
 
@@ -392,6 +398,7 @@ def test_every_argument_has_an_effect(layer, name):
 def test_every_layer_is_in_the_tables():
     names = monai_crossd.layers.__all__
     public = {cls for name in names if isinstance(cls := getattr(monai_crossd.layers, name), type)}
+    public -= {ACSConvTranspose3d}  # torch's other signature: test_from_conv.py
     assert public == set(OTHER), "give a new layer a row in OTHER, which names another value of each of its arguments"
     covered = {getattr(case.values[0], "func", case.values[0]) for case in LAYERS}
     assert covered == public, "give a new layer a row in LAYERS"

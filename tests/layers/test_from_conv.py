@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import random
 
@@ -199,6 +200,29 @@ def test_transposed_output_size_is_that_of_torch():
         ACSConvTranspose3d(2, 4, 3, padding_mode="reflect")
     with pytest.raises(ValueError, match="padding must be an int or 3 ints"):
         ACSConvTranspose3d(2, 4, 3, padding="same")
+
+
+OTHER = {
+    "in_channels": 6, "out_channels": 8, "kernel_size": 2, "stride": 2, "padding": 2, "output_padding": 1, "groups": 2,
+    "bias": False, "dilation": 2, "padding_mode": "reflect", "device": "meta", "dtype": torch.float64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", inspect.signature(ACSConvTranspose3d).parameters)
+def test_every_argument_of_the_transposed_layer_has_an_effect(name):
+    base = {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": 1, "stride": 3}
+
+    def observe(arguments):
+        torch.manual_seed(0)
+        net = ACSConvTranspose3d(**arguments)
+        seen = [(k, v.shape, v.dtype, v.device) for k, v in net.state_dict().items()]
+        return seen, None if net.weight.is_meta else net(torch.ones(1, net.in_channels, 4, 4, 4).to(net.weight)).shape
+
+    if name == "padding_mode":  # torch has one
+        with pytest.raises(ValueError, match="padding_mode must be 'zeros'"):
+            observe({**base, name: OTHER[name]})
+        return
+    assert observe({**base, name: OTHER[name]}) != observe(base)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
