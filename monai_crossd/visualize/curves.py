@@ -56,5 +56,5 @@ def save_curves(path: PathLike, history: History | Mapping[str, History]) -> Pat
         if "dice" in title or "acc" in title:
             axes.set_ylim(0, 1.02)
         if any(label for label, _ in curves):
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0, frameon=False)
     return save_figure(figure, path)
