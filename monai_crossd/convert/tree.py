@@ -34,6 +34,23 @@ def map_modules(net: nn.Module, convert: Callable[[str, nn.Module], nn.Module | 
     return visit("", copy.deepcopy(net))
 
 
+def check_plain(path: str, module: nn.Module, kind: type[nn.Module]) -> None:
+    """Check that a layer is of the class itself, whose behaviour we know.
+
+    Raises:
+        TypeError: if it is of a subclass or makes its weight in a hook, with its path.
+    """
+    # weight_norm, spectral_norm and pruning of the older kind keep the type and make the weight in a hook
+    made = [name for name in module._parameters if name not in ("weight", "bias")]
+    if type(module) is not kind or made:
+        name = f"{type(module).__name__} with {made[0]}" if made else type(module).__name__
+        raise TypeError(
+            f"{path or 'the network'} is a {name}, a {kind.__name__} with a behaviour of its own: "
+            f"replace it by a plain nn.{kind.__name__} (remove its parametrization, run a lazy layer once) and convert "
+            "again."
+        )
+
+
 def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Module:
     """Copy of a 2D network with every Conv2d a CrossDConv2d; transposed convolutions stay plain.
 
@@ -66,14 +83,7 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
             return module
         if not isinstance(module, nn.Conv2d):
             return None
-        # weight_norm, spectral_norm and pruning of the older kind keep the type and make the weight in a hook
-        made = [name for name in module._parameters if name not in ("weight", "bias")]
-        if type(module) is not nn.Conv2d or made:
-            kind = f"{type(module).__name__} with {made[0]}" if made else type(module).__name__
-            raise TypeError(
-                f"{path or 'the network'} is a {kind}, a Conv2d with a behaviour of its own: "
-                "replace it by a plain nn.Conv2d (remove its parametrization, run a lazy layer once) and convert again."
-            )
+        check_plain(path, module, nn.Conv2d)
         count += 1
         return CrossDConv2d.from_conv(module, init=init, **options)
 

@@ -11,10 +11,19 @@ from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from ..functional.inflate import spatial_axis
-from ..layers.acs import ACSConv3d
 from ..layers.crossd import CrossDConv3d
 from .report import TransferError, TransferReport
-from .rules import CONVOLUTIONS_3D, LAYER_OF_METHOD, METHODS, Misfit, convert_kernel
+from .rules import (
+    CONVOLUTIONS_3D,
+    LAYER_OF_METHOD,
+    METHODS,
+    OUR_LAYERS,
+    Misfit,
+    convert_kernel,
+    dimension_bound,
+    fills,
+    layer_of,
+)
 
 __all__ = ["METHODS", "transfer_weights"]
 
@@ -33,17 +42,16 @@ def _read_source(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _check_layers(convolutions: dict[str, nn.Module], method: str, depth_axis: int) -> None:
     """Raise if the 3D network was not built with the layers that the method fills."""
     wanted = LAYER_OF_METHOD.get(method)
-    kinds = {type(layer) for layer in convolutions.values()}
-    if wanted is not None and wanted not in kinds:
+    if wanted is not None and not any(type(layer) is wanted for layer in convolutions.values()):
         raise ValueError(
             f"method {method!r} fills {wanted.__name__} layers and the network has none: build it inside "
             f"`with monai_crossd.use_conv({method!r}):`, or choose one of 'i3d', 'centre', 'bank'."
         )
     for path, layer in convolutions.items():
-        if isinstance(layer, CrossDConv3d | ACSConv3d) and type(layer) is not wanted:
+        if isinstance(layer, OUR_LAYERS) and not fills(method, layer):
             raise ValueError(
                 f"method {method!r} does not fill {path}, a {type(layer).__name__}: build the network without "
-                f"use_conv, or choose method {'acs' if isinstance(layer, ACSConv3d) else 'crossd'!r}."
+                f"use_conv, or choose method {layer_of(layer)!r}."
             )
         if isinstance(layer, CrossDConv3d) and spatial_axis(layer.depth_axis) != spatial_axis(depth_axis):
             raise ValueError(
@@ -74,8 +82,14 @@ def transfer_weights(
 
     - "crossd": banks go over as they are, into CrossDConv3d layers that predict one shift per volume;
     - "acs": each 2D kernel (of a bank: the one at its running shift) into ACSConv3d layers, over three views;
+      "soft_acs" and "mean_acs": into SoftACSConv3d layers, in all three views;
+    - "planar" and "plane_cycle": into PlanarConv3d layers, in the plane of each;
     - "i3d": repeated along depth and divided by it; "centre": in the middle slice, zeros elsewhere;
     - "bank": the raw bank as a 3D kernel, as the published Cross-D code does.
+
+    A transposed convolution takes its kernel so that each slice of its output is a 2D output (`transposed_kernel`).
+    What depends on the number of dimensions beyond a kernel (position embeddings, tables of relative positions, patch
+    merging) keeps its initial value, and the report says why (`rules.DIMENSION_BOUND`).
 
     References:
         J. Carreira and A. Zisserman, Quo Vadis, Action Recognition?, 2017 ("i3d").
@@ -88,7 +102,8 @@ def transfer_weights(
         method: one of the above.
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
         exclude: patterns (as of a shell) of keys of `net3d` to leave alone, e.g. "fc.*" for a head of other classes.
-        strict: every parameter of `net3d` that is not excluded must find its counterpart, else nothing is loaded.
+        strict: every parameter of `net3d` that is not excluded, nor bound to its dimension, must find its counterpart,
+            else nothing is loaded.
             Without it, what fits is loaded and the report says what did not.
 
     Returns:
@@ -135,7 +150,10 @@ def transfer_weights(
                 else:
                     raise Misfit(f"source {tuple(state[key].shape)} does not fit {tuple(value.shape)}")
             except Misfit as error:
-                report.conflicts[key] = str(error)
+                if reason := dimension_bound(key):
+                    report.initial[key] = report.skipped[key] = reason
+                else:
+                    report.conflicts[key] = str(error)
             else:
                 values[key], report.transferred[key] = new, how
         elif name == "running_shift" or ".predictor." in f".{key}":
@@ -146,6 +164,9 @@ def transfer_weights(
             elif key.endswith(("predictor.3.weight", "predictor.3.bias")):
                 values[key] = value.clone()
                 values[key][3] = 0
+        elif name == "view_weight":
+            report.initial[key] = "all views weigh the same"
+            values[key] = torch.zeros_like(value)
         else:
             report.initial[key] = "the source has no such parameter"
             missing.append(key)

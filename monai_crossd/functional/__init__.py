@@ -4,7 +4,7 @@
 from .acs import acs_conv3d, embed_planes, view_channels
 from .acs_transpose import acs_conv_transpose3d, embed_planes_transposed
 from .crossd import crossd_conv2d, crossd_conv3d
-from .inflate import centre_kernel, orient_bank, repeat_kernel, spread_kernel
+from .inflate import centre_kernel, orient_bank, repeat_kernel, spread_kernel, transposed_kernel
 from .planar import planar_conv3d
 from .shift import crossd_kernel2d, rotation_shift, shift_from_map, shift_kernel
 from .soft_acs import embed_views, soft_acs_conv3d
@@ -27,5 +27,6 @@ __all__ = [
     "shift_kernel",
     "soft_acs_conv3d",
     "spread_kernel",
+    "transposed_kernel",
     "view_channels",
 ]

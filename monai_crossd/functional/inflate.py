@@ -63,3 +63,40 @@ def centre_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
 def orient_bank(bank: Tensor, depth_axis: int = -1) -> Tensor:
     """Bank (O, I, Kd, Kh, Kw), through-plane axis first, as the 3D kernel whose depth lies on `depth_axis`."""
     return bank.movedim(-3, spatial_axis(depth_axis) - 3)
+
+
+def transposed_kernel(
+    weight: Tensor, depth: int, stride: int, dilation: int = 1, spread: bool = False, depth_axis: int = -1
+) -> Tensor:
+    """2D kernel of a transposed convolution as a 3D one whose slices give the 2D response.
+
+    Taps whose offsets agree modulo the stride meet on the same output slices. Either they share the kernel, so that a
+    volume constant along depth gives the 2D output, or the one nearest to the centre has it, so that each output slice
+    is the 2D output of the nearest input slice. Stride 1 is `spread_kernel` and `centre_kernel`; depth = stride is
+    `repeat_kernel`, both ways.
+
+    Args:
+        weight: (..., Kh, Kw).
+        depth: size of the 3D kernel along depth.
+        stride: along depth.
+        dilation: along depth.
+        spread: share the kernel.
+        depth_axis: where the depth goes.
+
+    Example:
+        >>> transposed_kernel(torch.ones(1, 1), 4, 2, spread=True).flatten()
+        tensor([0.5000, 0.5000, 0.5000, 0.5000])
+        >>> transposed_kernel(torch.ones(1, 1), 3, 2).flatten()
+        tensor([0., 1., 1.])
+    """
+    share = [0.0] * depth
+    for phase in range(stride):
+        taps = [t for t in range(depth) if dilation * t % stride == phase]
+        if taps and spread:
+            for t in taps:
+                share[t] = 1 / len(taps)
+        elif taps:
+            share[min(taps, key=lambda t: (abs(2 * t - depth + 1), -t))] = 1.0
+    profile = torch.tensor(share, dtype=weight.dtype, device=weight.device)
+    axis = spatial_axis(depth_axis) - 3
+    return _insert(weight, depth, depth_axis) * profile.view([-1] + [1] * (-1 - axis))
