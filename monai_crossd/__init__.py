@@ -6,7 +6,7 @@ Importing the package registers its layers in MONAI's `Conv` factory and its enc
 
 from . import convert, data, functional, layers, networks, training, visualize
 from ._version import __version__
-from .convert import TransferError, TransferReport, freeze, to_crossd, transfer_weights
+from .convert import ConversionError, TransferError, TransferReport, freeze, to_3d, to_crossd, transfer_weights
 from .layers import (
     ACSConv3d,
     ACSConvTranspose3d,
@@ -25,6 +25,7 @@ register_backbones()
 __all__ = [
     "ACSConv3d",
     "ACSConvTranspose3d",
+    "ConversionError",
     "CrossDConv2d",
     "CrossDConv3d",
     "PlanarConv3d",
@@ -38,6 +39,7 @@ __all__ = [
     "functional",
     "layers",
     "networks",
+    "to_3d",
     "to_crossd",
     "training",
     "transfer_weights",

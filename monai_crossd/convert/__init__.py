@@ -2,17 +2,21 @@
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
 from .checkpoint import read_checkpoint, transfer_checkpoint
+from .dimension import ConversionError
 from .freeze import freeze
 from .report import TransferError, TransferReport
+from .to_3d import to_3d
 from .tree import to_crossd
 from .weights import METHODS, transfer_weights
 
 __all__ = [
     "METHODS",
+    "ConversionError",
     "TransferError",
     "TransferReport",
     "freeze",
     "read_checkpoint",
+    "to_3d",
     "to_crossd",
     "transfer_checkpoint",
     "transfer_weights",

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 3D form of everything in a 2D network that is no convolution: norms, pools, padding, upsampling, dropout.
+
+A layer changes its class and the entries it has per axis, and keeps the rest: parameters, buffers, flags, hooks. Along
+the depth it is what it is along the first axis of the image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ..functional.inflate import spatial_axis
+from ..layers.shuffle import SlicePixelShuffle, SlicePixelUnshuffle
+
+POOL = ("kernel_size", "stride", "padding")
+# 2D class: its 3D class, and the attributes with an entry per axis
+CLASSES: dict[type[nn.Module], tuple[type[nn.Module], tuple[str, ...]]] = {
+    nn.BatchNorm2d: (nn.BatchNorm3d, ()),
+    nn.InstanceNorm2d: (nn.InstanceNorm3d, ()),
+    nn.Dropout2d: (nn.Dropout3d, ()),
+    nn.MaxPool2d: (nn.MaxPool3d, (*POOL, "dilation")),
+    nn.AvgPool2d: (nn.AvgPool3d, POOL),
+    nn.LPPool2d: (nn.LPPool3d, ("kernel_size", "stride")),
+    nn.MaxUnpool2d: (nn.MaxUnpool3d, POOL),
+    nn.AdaptiveAvgPool2d: (nn.AdaptiveAvgPool3d, ("output_size",)),
+    nn.AdaptiveMaxPool2d: (nn.AdaptiveMaxPool3d, ("output_size",)),
+    nn.Upsample: (nn.Upsample, ("size", "scale_factor")),
+    nn.UpsamplingNearest2d: (nn.Upsample, ("size", "scale_factor")),
+    nn.UpsamplingBilinear2d: (nn.Upsample, ("size", "scale_factor")),
+}
+PADDING: dict[type[nn.Module], type[nn.Module]] = {
+    nn.ConstantPad2d: nn.ConstantPad3d,
+    nn.ZeroPad2d: nn.ZeroPad3d,
+    nn.ReflectionPad2d: nn.ReflectionPad3d,
+    nn.ReplicationPad2d: nn.ReplicationPad3d,
+    nn.CircularPad2d: nn.CircularPad3d,
+}
+# path of a class: why its 2D form cannot be carried into 3D module by module
+REFUSED = {
+    "monai.networks.blocks.upsample.SubpixelUpsample": "a 3D pixel shuffle needs twice as many channels",
+    "monai.networks.blocks.patchembedding.PatchEmbeddingBlock": "it has one position per patch of the image",
+    "monai.networks.nets.swin_unetr.WindowAttention": "it has a table of the offsets in a 2D window",
+    "monai.networks.blocks.warp.Warp": "it moves pixels by a field of two components",
+    "torchvision.ops.misc.Permute": "it permutes the four axes of a batch of images",
+}
+ADVICE = "build the 3D network with spatial_dims=3 and fill it with monai_crossd.transfer_weights."
+
+
+class ConversionError(TypeError):
+    """A 2D network has a part that no 3D form is known of; the text names its path and what to do."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path or 'the network'} {problem}: {ADVICE}")
+
+
+def _per_axis(value: Any, axis: int) -> Any:
+    """An entry for the depth: that of the first axis of the image."""
+    return (*value[:axis], value[0], *value[axis:]) if isinstance(value, tuple | list) else value
+
+
+def _pads(value: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    left, right, top, bottom = value
+    pairs = [(top, bottom), (left, right)]
+    pairs.insert(axis, (top, bottom))
+    return tuple(p for pair in reversed(pairs) for p in pair)
+
+
+def _check_foreign(path: str, module: nn.Module) -> None:
+    """Refuse a module that shows, by name or state, that it works on images only."""
+    kind = type(module)
+    if reason := REFUSED.get(f"{kind.__module__}.{kind.__qualname__}"):
+        raise ConversionError(path, f"is a {kind.__name__}, which works in 2D only ({reason})")
+    known = next((base.__name__ for base in (*CLASSES, *PADDING, nn.PixelShuffle) if isinstance(module, base)), None)
+    if known is not None:
+        raise ConversionError(path, f"is a {kind.__name__}, a {known} with a behaviour of its own")
+    own_forward = kind.forward not in (nn.Sequential.forward, nn.Module.forward)
+    if "2d" in kind.__name__.lower() and own_forward:
+        raise ConversionError(path, f"is a {kind.__name__}, a 2D module that no 3D form is known of")
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
+        raise ConversionError(path, f"is a LayerNorm over images of one size {module.normalized_shape}")
+    for name, value in vars(module).items():
+        if isinstance(value, str) and value in ("bilinear", "bicubic"):
+            raise ConversionError(path, f"is a {kind.__name__} that interpolates images ({name} is {value!r})")
+
+
+def lift_module(path: str, module: nn.Module, depth_axis: int) -> nn.Module | None:
+    """Make a module that is no convolution 3D, in place.
+
+    Args:
+        path: of the module, for messages.
+        module: it is changed.
+        depth_axis: axis of the volume that runs through the slices.
+
+    Returns:
+        The 3D module, or None if there is nothing to change in it, so that its children are to be visited.
+
+    Raises:
+        ConversionError: if it works on images only.
+    """
+    axis, kind = spatial_axis(depth_axis), type(module)
+    state: Any = module
+    if kind is nn.PixelShuffle:
+        return SlicePixelShuffle(state.upscale_factor, depth_axis).train(module.training)
+    if kind is nn.PixelUnshuffle:
+        return SlicePixelUnshuffle(state.downscale_factor, depth_axis).train(module.training)
+    if kind is nn.Softmax2d:
+        return nn.Softmax(dim=-4).train(module.training)
+    if kind in PADDING:
+        state.padding = _pads(state.padding, axis)
+        module.__class__ = PADDING[kind]
+        return module
+    if kind not in CLASSES:
+        _check_foreign(path, module)
+        for name in ("spatial_dims", "dimensions"):  # what MONAI's blocks branch on
+            if getattr(module, name, None) == 2:
+                setattr(module, name, 3)
+        return None
+    new, names = CLASSES[kind]
+    if new is nn.Upsample:
+        if state.mode == "bicubic":
+            raise ConversionError(path, "is a bicubic Upsample, and torch has no tricubic one")
+        state.mode = "trilinear" if state.mode == "bilinear" else state.mode
+    if kind is nn.AvgPool2d and state.divisor_override is not None:
+        size = state.kernel_size
+        state.divisor_override *= size if isinstance(size, int) else size[0]
+    for name in names:
+        setattr(module, name, _per_axis(getattr(module, name), axis))
+    module.__class__ = new
+    return module
