@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import locale
 import subprocess
 import sys
 import warnings
@@ -36,6 +37,14 @@ def _one_thread(request):
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _locale():
+    """SimpleITK leaves the process in the C locale when it writes DICOM, and torch's inductor then fails to read itself."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture
