@@ -41,7 +41,7 @@ def _one_thread(request):
 
 @pytest.fixture(autouse=True)
 def _locale():
-    """SimpleITK leaves the process in the C locale when it writes DICOM, and torch's inductor then fails to read itself."""
+    """SimpleITK leaves the C locale behind when it writes DICOM, and torch's inductor then cannot read its own files."""
     before = locale.setlocale(locale.LC_ALL)
     yield
     locale.setlocale(locale.LC_ALL, before)
