@@ -41,7 +41,7 @@ def _one_thread(request):
 
 @pytest.fixture(autouse=True)
 def _locale():
-    """SimpleITK leaves the C locale behind when it writes DICOM, and torch's inductor then cannot read its own files."""
+    """SimpleITK leaves the C locale behind when it writes DICOM, and torch's inductor cannot read its own files."""
     before = locale.setlocale(locale.LC_ALL)
     yield
     locale.setlocale(locale.LC_ALL, before)
