@@ -6,7 +6,16 @@ Importing the package registers its layers in MONAI's `Conv` factory and its enc
 
 from . import convert, data, functional, layers, networks, training, visualize
 from ._version import __version__
-from .convert import ConversionError, TransferError, TransferReport, freeze, to_3d, to_crossd, transfer_weights
+from .convert import (
+    ConversionError,
+    TransferError,
+    TransferReport,
+    freeze,
+    load_checkpoint,
+    to_3d,
+    to_crossd,
+    transfer_weights,
+)
 from .layers import (
     ACSConv3d,
     ACSConvTranspose3d,
@@ -38,6 +47,7 @@ __all__ = [
     "freeze",
     "functional",
     "layers",
+    "load_checkpoint",
     "networks",
     "to_3d",
     "to_crossd",

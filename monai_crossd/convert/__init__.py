@@ -4,6 +4,7 @@
 from .checkpoint import read_checkpoint, transfer_checkpoint
 from .dimension import ConversionError
 from .freeze import freeze
+from .load import load_checkpoint
 from .report import TransferError, TransferReport
 from .to_3d import to_3d
 from .tree import to_crossd
@@ -15,6 +16,7 @@ __all__ = [
     "TransferError",
     "TransferReport",
     "freeze",
+    "load_checkpoint",
     "read_checkpoint",
     "to_3d",
     "to_crossd",

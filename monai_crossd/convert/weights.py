@@ -66,6 +66,33 @@ def _source_only_reason(key: str, state: dict[str, Tensor], method: str) -> str:
     return "the 3D network has no such parameter"
 
 
+def load_values(
+    net: nn.Module, values: Mapping[str, Tensor], report: TransferReport, missing: Sequence[str], strict: bool
+) -> None:
+    """Copy values into a network, all or none of them.
+
+    Args:
+        net: to fill in place.
+        values: by key.
+        report: of where they came from.
+        missing: keys of `net` that should have had a counterpart.
+        strict: load nothing if something is missing or does not fit.
+
+    Raises:
+        TransferError: if `strict` and something does not fit, or if nothing fits.
+    """
+    if not report.transferred or (strict and (report.conflicts or missing)):
+        raise TransferError(
+            f"the source does not fill this {type(net).__name__}; nothing was loaded. Is it a checkpoint of another "
+            f"network? Exclude what is meant to differ (exclude=['fc.*']) or pass strict=False.\n{report}",
+            report,
+        )
+    target = net.state_dict()
+    with torch.no_grad():
+        for key, new in values.items():
+            target[key].copy_(new)
+
+
 def transfer_weights(
     source: nn.Module | Mapping[str, Tensor],
     net3d: nn.Module,
@@ -103,8 +130,7 @@ def transfer_weights(
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
         exclude: patterns (as of a shell) of keys of `net3d` to leave alone, e.g. "fc.*" for a head of other classes.
         strict: every parameter of `net3d` that is not excluded, nor bound to its dimension, must find its counterpart,
-            else nothing is loaded.
-            Without it, what fits is loaded and the report says what did not.
+            else nothing is loaded. Without it, what fits is loaded and the report says what did not.
 
     Returns:
         What was transferred, skipped and left at its initial value, key by key.
@@ -157,7 +183,12 @@ def transfer_weights(
             else:
                 values[key], report.transferred[key] = new, how
         elif name == "running_shift" or ".predictor." in f".{key}":
-            report.initial[key] = "the source is a plain convolution; the angle is set to 0"
+            bank = f"{path}.weight".lstrip(".") in state and state[f"{path}.weight".lstrip(".")].dim() == 5
+            report.initial[key] = (
+                "the source kept no running shift"
+                if bank
+                else "the source is a plain convolution; the angle is set to 0"
+            )
             # shift (1, 1, 1): the first output is that of the 2D kernels
             if name == "running_shift":
                 values[key] = torch.ones_like(value)
@@ -171,13 +202,5 @@ def transfer_weights(
             report.initial[key] = "the source has no such parameter"
             missing.append(key)
     report.skipped.update({k: _source_only_reason(k, state, method) for k in state if k not in used})
-    if not report.transferred or (strict and (report.conflicts or missing)):
-        raise TransferError(
-            f"the source does not fill this {type(net3d).__name__}; nothing was loaded. Is it a checkpoint of another "
-            f"network? Exclude what is meant to differ (exclude=['fc.*']) or pass strict=False.\n{report}",
-            report,
-        )
-    with torch.no_grad():
-        for key, new in values.items():
-            target[key].copy_(new)
+    load_values(net3d, values, report, missing, strict)
     return report
