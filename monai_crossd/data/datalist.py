@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monai.config import PathLike
 from monai.data import partition_dataset
+from monai.transforms import LoadImage
 from monai.utils import look_up_option
 
 from .headers import check_files, check_pairs
@@ -85,8 +86,18 @@ def load_datalist(
     return items
 
 
+def _number_labels(items: list[dict]) -> dict[int, str]:
+    """Names 0 to the highest number in the label maps of ``items``."""
+    check_pairs(items)
+    read = LoadImage(image_only=True)
+    highest = max(int(read(item["label"]).max()) for item in items)
+    return {0: "background", **{number: f"label {number}" for number in range(1, highest + 1)}}
+
+
 def load_labels(dataset: PathLike, task: str = "segmentation", demo_dir: PathLike = DEMO_DIR) -> dict[int, str]:
     """Names of a data set's labels by number, 0 being the background in segmentation and the first class otherwise.
+
+    Where a segmentation data set names none, its label maps are read and their numbers are the names.
 
     Args:
         dataset: as in :func:`load_datalist`.
@@ -98,9 +109,12 @@ def load_labels(dataset: PathLike, task: str = "segmentation", demo_dir: PathLik
 
     Raises:
         FileNotFoundError: When the data set does not exist.
-        ValueError: When the data set does not name its labels, or its numbers are not 0, 1, 2, ...
+        ValueError: When a classification data set does not name its labels, the numbers are not 0, 1, 2, ..., or a file
+            that has to be read for them cannot be.
     """
     source = read_source(dataset, task, demo_dir)
+    if task == "segmentation" and not source.labels:
+        return _number_labels([item for items in source.sections.values() for item in items])
     if list(source.labels) != list(range(len(source.labels))) or not source.labels:
         raise ValueError(
             f"{source.path} names the labels {source.labels}; expected all of 0, 1, 2, ... "

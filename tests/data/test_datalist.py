@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -204,8 +205,17 @@ def test_bad_arguments(pairs, arguments, message):
         load_datalist(**{"dataset": pairs} | arguments)
 
 
-def test_labels_without_names(pairs):
-    with pytest.raises(ValueError, match=r"Write them in dataset\.json"):
+def test_labels_without_names_are_those_of_the_maps(pairs, demo_dir):
+    """Numbers of the label maps, once all of them could be read."""
+    for path in (pairs / "labelsTr").iterdir():
+        (pairs / "imagesTr" / path.name).unlink()
+        path.unlink()
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.copy(demo_dir / "segmentation" / kind / "chest_00-06.nii.gz", pairs / kind)
+    labels = load_labels(pairs)
+    assert labels == {0: "background", **{n: f"label {n}" for n in range(1, 8)}}
+    (pairs / "labelsTr" / "chest_00-06.nii.gz").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"chest_00-06\.nii\.gz cannot be read"):
         load_labels(pairs)
 
 
