@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..functional.inflate import spatial_axis
+from ..layers.norm_act import BatchNormAct3d
 from ..layers.shuffle import SlicePixelShuffle, SlicePixelUnshuffle
 
 POOL = ("kernel_size", "stride", "padding")
@@ -37,12 +38,23 @@ PADDING: dict[type[nn.Module], type[nn.Module]] = {
     nn.ReplicationPad2d: nn.ReplicationPad3d,
     nn.CircularPad2d: nn.CircularPad3d,
 }
+# what timm builds its networks of, by path of the class: its 3D class, or None where its children tell it all
+FOREIGN: dict[str, type[nn.Module] | None] = {
+    "timm.layers.norm_act.BatchNormAct2d": BatchNormAct3d,
+    "timm.layers.adaptive_avgmax_pool.SelectAdaptivePool2d": None,
+}
 # path of a class: why its 2D form cannot be carried into 3D module by module
 REFUSED = {
-    "monai.networks.blocks.upsample.SubpixelUpsample": "a 3D pixel shuffle needs twice as many channels",
+    "monai.networks.blocks.upsample.SubpixelUpsample": "a 3D pixel shuffle needs more channels",
     "monai.networks.blocks.patchembedding.PatchEmbeddingBlock": "it has one position per patch of the image",
     "monai.networks.nets.swin_unetr.WindowAttention": "it has a table of the offsets in a 2D window",
     "monai.networks.blocks.warp.Warp": "it moves pixels by a field of two components",
+    "monai.networks.layers.simplelayers.ChannelPad": "it counts the axes of an image",
+    "monai.networks.nets.autoencoderkl.AsymmetricPad": "it pads two axes",
+    "monai.networks.layers.vector_quantizer.EMAQuantizer": "it permutes the axes of an image",
+    "monai.networks.blocks.mednext_block.MedNeXtBlock": "it cuts and normalises the axes of an image",
+    "monai.networks.blocks.mednext_block.MedNeXtDownBlock": "it cuts and normalises the axes of an image",
+    "monai.networks.blocks.mednext_block.MedNeXtUpBlock": "it pads two axes",
     "torchvision.ops.misc.Permute": "it permutes the four axes of a batch of images",
 }
 ADVICE = "build the 3D network with spatial_dims=3 and fill it with monai_crossd.transfer_weights."
@@ -67,10 +79,14 @@ def _pads(value: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return tuple(p for pair in reversed(pairs) for p in pair)
 
 
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _check_foreign(path: str, module: nn.Module) -> None:
     """Refuse a module that shows, by name or state, that it works on images only."""
     kind = type(module)
-    if reason := REFUSED.get(f"{kind.__module__}.{kind.__qualname__}"):
+    if reason := REFUSED.get(_name(kind)):
         raise ConversionError(path, f"is a {kind.__name__}, which works in 2D only ({reason})")
     known = next((base.__name__ for base in (*CLASSES, *PADDING, nn.PixelShuffle) if isinstance(module, base)), None)
     if known is not None:
@@ -111,6 +127,9 @@ def lift_module(path: str, module: nn.Module, depth_axis: int) -> nn.Module | No
         state.padding = _pads(state.padding, axis)
         module.__class__ = PADDING[kind]
         return module
+    if _name(kind) in FOREIGN:
+        module.__class__ = FOREIGN[_name(kind)] or kind
+        return None
     if kind not in CLASSES:
         _check_foreign(path, module)
         for name in ("spatial_dims", "dimensions"):  # what MONAI's blocks branch on

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real classes of torchvision and timm, where they import (`pip install --no-deps torchvision timm`; not in CI)."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from monai_crossd import to_3d, to_crossd
+from monai_crossd.convert import ConversionError
+
+TORCHVISION = ["resnet18", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v3_small", "squeezenet1_1"]
+TIMM = ["resnet18", "resnet50d", "densenet121", "regnetx_002", "efficientnet_lite0"]
+# what such networks do in their own forward shows when they are run
+FUNCTIONAL = ["densenet121", "mobilenet_v2", "vgg11_bn", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_16"]
+
+
+@pytest.fixture(scope="module")
+def torchvision():
+    """A CUDA build of torchvision imports beside a CPU build of torch once its operator `nms` has a name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            library = torch.library.Library("torchvision", "DEF")
+            library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            pass  # it has its own already
+        yield pytest.importorskip("torchvision")
+
+
+def check(net, size):
+    """i3d of a repeated image: the same logits; centre, acs and Cross-D: runs and gives gradients."""
+    net.eval()
+    image = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(to_crossd(net, init="preserve")(image), net(image), rtol=1e-2, atol=1e-3)
+    volume = torch.randn(1, 3, size, size, size)
+    for method in ("i3d", "centre", "acs", "crossd"):
+        net3d = to_3d(net, method)
+        out = net3d(volume)
+        assert out.shape == (1, 1000)
+        out.logsumexp(1).sum().backward()
+        assert next(net3d.parameters()).grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision(torchvision, name):
+    check(getattr(torchvision.models, name)(), 64)
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm(torchvision, name):
+    timm = pytest.importorskip("timm")
+    check(timm.create_model(name), 64)
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_a_functional_call_is_found_by_an_example(torchvision, name):
+    size = 224 if name == "vit_b_16" else 64
+    with pytest.raises(ConversionError, match=r"fails on a volume.*transfer_weights"):
+        to_3d(getattr(torchvision.models, name)(), "i3d", example=torch.zeros(1, 3, size, size, 64))
+
+
+def test_what_works_in_2d_only_is_named(torchvision):
+    timm = pytest.importorskip("timm")
+    with pytest.raises(ConversionError, match=r"blocks\.0\.0\.se is a SqueezeExcite"):
+        to_3d(timm.create_model("efficientnet_b0"))
+    with pytest.raises(ConversionError, match="LayerNorm2d"):
+        to_3d(torchvision.models.convnext_tiny())
