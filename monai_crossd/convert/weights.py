@@ -150,7 +150,9 @@ def transfer_weights(
     method = look_up_option(method, METHODS)
     state = _read_source(source)
     convolutions: dict[str, nn.Module] = {
-        path: layer for path, layer in net3d.named_modules() if isinstance(layer, CONVOLUTIONS_3D)
+        path: layer
+        for path, layer in net3d.named_modules(remove_duplicate=False)  # a tied layer has a key under every path
+        if isinstance(layer, CONVOLUTIONS_3D)
     }
     _check_layers(convolutions, method, depth_axis)
     target = net3d.state_dict()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every MONAI network of the table, by every method; and module by module against key by key."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from monai.networks import nets
+from torch import nn
+
+from monai_crossd import ConversionError, to_3d, transfer_weights
+from monai_crossd.convert import matrix
+from monai_crossd.convert.matrix import COLUMNS, NETWORKS, missing_package, run_cell
+
+# what keeps a value of its own in 3D, by how much
+BOUND = {"UNETR": 0.99, "ViT": 0.98, "ViTAutoEnc": 0.99, "SwinUNETR": 0.7}
+# why a network cannot be converted module by module, from the message; the rest can, and equals transfer_weights
+NO_TO_3D = {
+    "HighResNet": "ChannelPad, which works in 2D only",
+    "MedNeXt": "MedNeXtBlock, which works in 2D only",
+    "AutoencoderKL": "AsymmetricPad, which works in 2D only",
+    "VQVAE": "EMAQuantizer, which works in 2D only",
+    "UNETR": "vit.patch_embedding is a PatchEmbeddingBlock",
+    "ViT": "patch_embedding is a PatchEmbeddingBlock",
+    "ViTAutoEnc": "patch_embedding is a PatchEmbeddingBlock",
+    "SwinUNETR": "attn is a WindowAttention",
+    **dict.fromkeys(["Regressor", "Classifier", "Discriminator"], r"final\.\d fails on a volume of shape"),
+    **dict.fromkeys(["VarAutoEncoder", "GlobalNet"], "fails on a volume of shape"),
+}
+
+
+def rows():
+    return [pytest.param(name, marks=[pytest.mark.slow] if row.slow else []) for name, row in NETWORKS.items()]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MONAI's own
+        yield
+
+
+def row_of(name):
+    if package := missing_package(NETWORKS[name]):
+        pytest.skip(f"{name} needs {package}")
+    return NETWORKS[name]
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("name", rows())
+def test_cell(name, column):
+    row = row_of(name)
+    if column in row.cannot:
+        with pytest.raises(ValueError, match="the network has none"):
+            run_cell(row, column)
+        return
+    share = run_cell(row, column)
+    assert share == 1 or (row.exclude and share > 0) or share > BOUND[name]
+
+
+@pytest.mark.parametrize("name", rows())
+def test_module_by_module_equals_key_by_key(name):
+    row = row_of(name)
+    net2d, net3d = row.build(2).eval(), row.build(3).eval()
+    if row.depth_axis != -1:
+        pytest.skip("its 3D kernels are not the 2D ones with the first size repeated")
+    x = row.example(3)
+    if name in NO_TO_3D:
+        with pytest.raises(ConversionError, match=NO_TO_3D[name]):
+            to_3d(net2d, "i3d", example=x[0])
+        return
+    if row.exclude:
+        pytest.skip("its 3D form has more outputs, or more positions in a branch that only training runs")
+    transfer_weights(net2d, net3d, "i3d")
+    made = to_3d(net2d, "i3d")
+    torch.testing.assert_close(made.state_dict(), net3d.state_dict(), atol=0, rtol=0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = list(matrix._tensors(net3d(*x)))
+        torch.manual_seed(0)
+        got = list(matrix._tensors(made(*x)))
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_every_network_of_both_dimensions_has_a_row():
+    known = {type(row.build(2)) for name, row in NETWORKS.items() if not row.slow and not missing_package(row)}
+    for cls in (nets.ResNet, nets.DenseNet, nets.UNet, nets.SegResNet, nets.DynUNet, nets.HighResNet):
+        assert cls in known
+    assert all(isinstance(why, str) and why for row in NETWORKS.values() for why in row.cannot.values())
+
+
+def test_the_command_prints_the_table(capsys):
+    matrix.main(["BasicUNet", "MedNeXt", "Classifier"])
+    text = capsys.readouterr().out
+    assert "| BasicUNet | yes | 100.0% | 100.0% | 100.0% | 100.0% |" in text
+    assert "| MedNeXt | yes | no [1] | 100.0% | 100.0% | no [1] |" in text
+    assert "1. takes its convolutions from torch" in text
+    assert "`final.1.weight`" in text
+
+
+def test_a_failing_cell_gives_its_reason(capsys, monkeypatch):
+    def build(dims):
+        return nn.Sequential(nn.Conv2d(1, 1, 3) if dims == 2 else nn.Conv3d(1, 2, 3))
+
+    monkeypatch.setattr(matrix, "NETWORKS", {"odd": matrix.Network(build)})
+    matrix.main([])
+    assert "TransferError" in capsys.readouterr().out
