@@ -34,6 +34,7 @@ FLATTEN = "is a linear layer over all positions, and a volume has more"
 PER_DIMENSION = "has an output per dimension of space"
 FLATTENS = {"final.1.weight": FLATTEN}
 FLATTENS_VAE = {"mu.*": FLATTEN, "logvar.*": FLATTEN, "decodeL.*": FLATTEN}
+FLATTER_BANK = "has flat 3D kernels (1×1×3) whose bank is flatter than that of its 2D kernels (1×3): use another method"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,12 @@ def _table() -> dict[str, Network]:
         "SegResNetDS2": Network(lambda d: nets.SegResNetDS2(d, blocks_down=(1, 1, 1), **narrow)),
         "VNet": Network(lambda d: nets.VNet(d, 1, 2, dropout_dim=d), slow=True),
         "HighResNet": Network(lambda d: nets.HighResNet(d, 1, 2), size=12),
-        "AHNet": Network(lambda d: nets.AHNet((1, 1, 1, 1), d, 1, 2, psp_block_num=1), depth_axis=0, slow=True),
+        "AHNet": Network(
+            lambda d: nets.AHNet((1, 1, 1, 1), d, 1, 2, psp_block_num=1),
+            depth_axis=0,
+            cannot={"crossd": FLATTER_BANK},
+            slow=True,
+        ),
         **{
             f"FlexibleUNet ({name})": Network(
                 lambda d, name=name: nets.FlexibleUNet(  # type: ignore[misc]
