@@ -28,6 +28,8 @@ NO_TO_3D = {
     "SwinUNETR": "attn is a WindowAttention",
     **dict.fromkeys(["Regressor", "Classifier", "Discriminator"], r"final\.\d fails on a volume of shape"),
     **dict.fromkeys(["VarAutoEncoder", "GlobalNet"], "fails on a volume of shape"),
+    # MONAI's shortcut "A" calls a 2D pool by function
+    **dict.fromkeys(["FlexibleUNet (resnet18)", "FlexibleUNet (resnet34)"], r"layer2\.0 fails on a volume of shape"),
 }
 
 
