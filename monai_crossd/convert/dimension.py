@@ -83,6 +83,13 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def _functions_2d(forward: Any) -> list[str]:
+    """Functions of torch for images that a forward calls by name, where it does not know the one for volumes too."""
+    names = getattr(getattr(forward, "__code__", None), "co_names", ())
+    found = [name for name in names if name.endswith("2d") and hasattr(nn.functional, name)]
+    return [name for name in found if f"{name[:-2]}3d" not in names]
+
+
 def _check_foreign(path: str, module: nn.Module) -> None:
     """Refuse a module that shows, by name or state, that it works on images only."""
     kind = type(module)
@@ -94,6 +101,8 @@ def _check_foreign(path: str, module: nn.Module) -> None:
     own_forward = kind.forward not in (nn.Sequential.forward, nn.Module.forward)
     if "2d" in kind.__name__.lower() and own_forward:
         raise ConversionError(path, f"is a {kind.__name__}, a 2D module that no 3D form is known of")
+    if own_forward and (functions := _functions_2d(kind.forward)):
+        raise ConversionError(path, f"calls {functions[0]} in its forward, a function for images")
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
         raise ConversionError(path, f"is a LayerNorm over images of one size {module.normalized_shape}")
     for name, value in vars(module).items():

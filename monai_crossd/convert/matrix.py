@@ -30,6 +30,11 @@ COLUMNS = {
     "crossd": '`use_conv("crossd")` in 3D, filled from 2D Cross-D',
 }
 OWN_CONVOLUTIONS = "takes its convolutions from torch, not from MONAI's factory: use `to_3d`, 'i3d' or 'centre'"
+ALL_BACKBONES = (
+    *(f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)),
+    *(f"efficientnet-b{number}" for number in range(9)),
+    "efficientnet-l2",
+)
 FLATTEN = "is a linear layer over all positions, and a volume has more"
 PER_DIMENSION = "has an output per dimension of space"
 FLATTENS = {"final.1.weight": FLATTEN}
@@ -50,6 +55,7 @@ class Network:
         exclude: pattern of keys that are meant to differ, and why.
         cannot: column, and why it cannot be.
         slow: takes many seconds.
+        large: takes minutes; the same classes as other rows, so tests leave it to the command.
         needs: package that MONAI needs for it.
     """
 
@@ -61,6 +67,7 @@ class Network:
     exclude: dict[str, str] = field(default_factory=dict)
     cannot: dict[str, str] = field(default_factory=dict)
     slow: bool = False
+    large: bool = False
     needs: str | None = None
 
     def example(self, dims: int) -> tuple:
@@ -145,8 +152,10 @@ def _table() -> dict[str, Network]:
                     1, 2, name, spatial_dims=d, decoder_channels=(16, 8, 8, 8, 4)
                 ),
                 slow=name != "resnet10",
+                large=name
+                not in ("resnet10", "resnet18", "resnet34", "resnet50", "efficientnet-b0", "efficientnet-b1"),
             )
-            for name in ("resnet10", "resnet18", "resnet34", "resnet50", "efficientnet-b0", "efficientnet-b1")
+            for name in ALL_BACKBONES
         },
         "MedNeXt": Network(
             lambda d: nets.MedNeXt(

@@ -95,8 +95,9 @@ def to_3d(
     method (see `transfer_weights`); "plane_cycle" takes the slice plane and the two others by turns, in the order of
     the modules. Transposed convolutions take their kernel so that each output slice is a 2D output. Norms, pools,
     upsampling, pixel shuffle, padding and dropout become their 3D forms. Along the depth every layer is what it is
-    along the first axis of the image: as large, strided, padded and dilated (an LP pool so sums over more). What a
-    network does in its own forward cannot be seen from outside: pass an `example` to run it once.
+    along the first axis of the image: as large, strided, padded and dilated (an LP pool so sums over more). A
+    function of torch for images in a forward (`F.avg_pool2d`) is refused by name; what else a network does to shapes
+    there cannot be seen from outside: pass an `example` to run it once.
 
     With "i3d" a volume that is constant along the depth gives the 2D output away from the first and last slices. With
     "centre" and "planar" every slice gives its 2D output where nothing strides, pools or normalises along the depth.

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from monai.networks import nets
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import nn
 
 from monai_crossd import ConversionError, to_3d, transfer_weights
@@ -34,7 +35,11 @@ NO_TO_3D = {
 
 
 def rows():
-    return [pytest.param(name, marks=[pytest.mark.slow] if row.slow else []) for name, row in NETWORKS.items()]
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if row.slow else [])
+        for name, row in NETWORKS.items()
+        if not row.large
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +95,8 @@ def test_every_network_of_both_dimensions_has_a_row():
     known = {type(row.build(2)) for name, row in NETWORKS.items() if not row.slow and not missing_package(row)}
     for cls in (nets.ResNet, nets.DenseNet, nets.UNet, nets.SegResNet, nets.DynUNet, nets.HighResNet):
         assert cls in known
+    backbones = {f"FlexibleUNet ({name})" for name in FLEXUNET_BACKBONE.register_dict if "crossd" not in name}
+    assert backbones <= set(NETWORKS)
     assert all(isinstance(why, str) and why for row in NETWORKS.values() for why in row.cannot.values())
 
 

@@ -14,7 +14,8 @@ from monai_crossd.convert import ConversionError
 TORCHVISION = ["resnet18", "resnext50_32x4d", "wide_resnet50_2", "mobilenet_v3_small", "squeezenet1_1"]
 TIMM = ["resnet18", "resnet50d", "densenet121", "regnetx_002", "efficientnet_lite0"]
 # what such networks do in their own forward shows when they are run
-FUNCTIONAL = ["densenet121", "mobilenet_v2", "vgg11_bn", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_16"]
+CALLS_BY_NAME = ["densenet121", "mobilenet_v2"]
+FUNCTIONAL = ["vgg11_bn", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_16"]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,12 @@ def test_torchvision(torchvision, name):
 def test_timm(torchvision, name):
     timm = pytest.importorskip("timm")
     check(timm.create_model(name), 64)
+
+
+@pytest.mark.parametrize("name", CALLS_BY_NAME)
+def test_a_function_of_torch_is_named(torchvision, name):
+    with pytest.raises(ConversionError, match=r"calls adaptive_avg_pool2d in its forward"):
+        to_3d(getattr(torchvision.models, name)(), "i3d")
 
 
 @pytest.mark.parametrize("name", FUNCTIONAL)

@@ -251,6 +251,16 @@ class Functional(nn.Module):
         return F.avg_pool2d(x, 2)
 
 
+class EitherWay(nn.Module):
+    def forward(self, x):
+        return F.avg_pool2d(x, 2) if x.dim() == 4 else F.avg_pool3d(x, 2)
+
+
+class OwnMean(nn.Module):
+    def forward(self, x):
+        return x.permute(0, 2, 3, 1).mean((1, 2))
+
+
 class Named2dSequential(nn.Sequential):
     pass
 
@@ -267,6 +277,7 @@ class Named2dSequential(nn.Sequential):
         (nn.FractionalMaxPool2d(2, 3), "block.0 is a FractionalMaxPool2d, a 2D module"),
         (nn.LayerNorm((1, 8, 8)), r"block.0 is a LayerNorm over images of one size \(1, 8, 8\)"),
         (nn.Upsample(scale_factor=2, mode="bicubic"), "block.0 is a bicubic Upsample"),
+        (Functional(), "block.0 calls avg_pool2d in its forward, a function for images: build the 3D network"),
         (Resize(), r"block.0 is a Resize that interpolates images \(how is 'bilinear'\)"),
     ],
     ids=lambda v: type(v).__name__,
@@ -277,8 +288,12 @@ def test_what_has_no_3d_form_is_named(layer, says):
         to_3d(net, "i3d")
 
 
-def test_a_functional_call_is_found_by_an_example():
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), Functional()))
+def test_a_function_for_both_is_left_alone():
+    assert to_3d(EitherWay())(torch.ones(1, 1, 4, 4, 4)).shape == (1, 1, 2, 2, 2)
+
+
+def test_a_shape_for_images_is_found_by_an_example():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), OwnMean()))
     made = to_3d(net, "i3d")  # nothing to be seen
     with pytest.raises(ConversionError, match=r"1\.1 fails on a volume of shape \[1, 1, 9, 9, 9\] .*transfer_weights"):
         to_3d(net, "i3d", example=torch.zeros(1, 1, 9, 9, 9))
