@@ -7,13 +7,14 @@ the depth it is what it is along the first axis of the image.
 
 from __future__ import annotations
 
+from types import CodeType
 from typing import Any
 
 from torch import nn
 
 from ..functional.inflate import spatial_axis
-from ..layers.norm_act import BatchNormAct3d
 from ..layers.shuffle import SlicePixelShuffle, SlicePixelUnshuffle
+from ..layers.timm import BatchNormAct3d, SEModule3d, SqueezeExcite3d
 
 POOL = ("kernel_size", "stride", "padding")
 # 2D class: its 3D class, and the attributes with an entry per axis
@@ -41,6 +42,8 @@ PADDING: dict[type[nn.Module], type[nn.Module]] = {
 # what timm builds its networks of, by path of the class: its 3D class, or None where its children tell it all
 FOREIGN: dict[str, type[nn.Module] | None] = {
     "timm.layers.norm_act.BatchNormAct2d": BatchNormAct3d,
+    "timm.layers.squeeze_excite.SEModule": SEModule3d,
+    "timm.models._efficientnet_blocks.SqueezeExcite": SqueezeExcite3d,
     "timm.layers.adaptive_avgmax_pool.SelectAdaptivePool2d": None,
 }
 # path of a class: why its 2D form cannot be carried into 3D module by module
@@ -83,11 +86,26 @@ def _name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _functions_2d(forward: Any) -> list[str]:
-    """Functions of torch for images that a forward calls by name, where it does not know the one for volumes too."""
-    names = getattr(getattr(forward, "__code__", None), "co_names", ())
-    found = [name for name in names if name.endswith("2d") and hasattr(nn.functional, name)]
-    return [name for name in found if f"{name[:-2]}3d" not in names]
+def _codes(kind: type, method: str, seen: set[str]) -> list[CodeType]:
+    """Code of a method and of the methods of the same class that it mentions."""
+    code = getattr(getattr(kind, method, None), "__code__", None)
+    if code is None:
+        return []
+    new = set(code.co_names) - seen
+    return [code, *(found for name in sorted(new) for found in _codes(kind, name, seen | new))]
+
+
+def _for_images(kind: type) -> str | None:
+    """What the code of a forward does to images only, where it does not know volumes too."""
+    codes = _codes(kind, "forward", {"forward"})
+    names = {name for code in codes for name in code.co_names}
+    for name in sorted(names):
+        if name.endswith("2d") and hasattr(nn.functional, name) and f"{name[:-2]}3d" not in names:
+            return f"calls {name} in its forward, a function for images"
+    constants = {value for code in codes for value in code.co_consts if isinstance(value, tuple)}
+    if constants & {(2, 3), (-2, -1), (-1, -2)} and not constants & {(2, 3, 4), (-3, -2, -1), (-1, -2, -3)}:
+        return "works on the two axes of an image in its forward"
+    return None
 
 
 def _check_foreign(path: str, module: nn.Module) -> None:
@@ -101,8 +119,8 @@ def _check_foreign(path: str, module: nn.Module) -> None:
     own_forward = kind.forward not in (nn.Sequential.forward, nn.Module.forward)
     if "2d" in kind.__name__.lower() and own_forward:
         raise ConversionError(path, f"is a {kind.__name__}, a 2D module that no 3D form is known of")
-    if own_forward and (functions := _functions_2d(kind.forward)):
-        raise ConversionError(path, f"calls {functions[0]} in its forward, a function for images")
+    if own_forward and (reason := _for_images(kind)):
+        raise ConversionError(path, reason)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
         raise ConversionError(path, f"is a LayerNorm over images of one size {module.normalized_shape}")
     for name, value in vars(module).items():

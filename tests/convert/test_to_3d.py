@@ -256,6 +256,14 @@ class EitherWay(nn.Module):
         return F.avg_pool2d(x, 2) if x.dim() == 4 else F.avg_pool3d(x, 2)
 
 
+class PlaneMean(nn.Module):
+    def forward(self, x):
+        return self.mean(x) * x
+
+    def mean(self, x):
+        return x.mean((2, 3), keepdim=True)
+
+
 class OwnMean(nn.Module):
     def forward(self, x):
         return x.permute(0, 2, 3, 1).mean((1, 2))
@@ -278,6 +286,7 @@ class Named2dSequential(nn.Sequential):
         (nn.LayerNorm((1, 8, 8)), r"block.0 is a LayerNorm over images of one size \(1, 8, 8\)"),
         (nn.Upsample(scale_factor=2, mode="bicubic"), "block.0 is a bicubic Upsample"),
         (Functional(), "block.0 calls avg_pool2d in its forward, a function for images: build the 3D network"),
+        (PlaneMean(), "block.0 works on the two axes of an image in its forward"),
         (Resize(), r"block.0 is a Resize that interpolates images \(how is 'bilinear'\)"),
     ],
     ids=lambda v: type(v).__name__,
