@@ -10,10 +10,17 @@ from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, prepare_demo
 from .headers import check_files, check_pairs, read_shape
+from .sitk_reader import SimpleITKReader, register_sitk_reader
+from .sitk_writer import SimpleITKWriter, register_sitk_writer
+
+register_sitk_reader()
+register_sitk_writer()
 
 __all__ = [
     "DEMO_DIR",
     "DEMO_SLICES",
+    "SimpleITKReader",
+    "SimpleITKWriter",
     "check_files",
     "check_pairs",
     "class_weights",

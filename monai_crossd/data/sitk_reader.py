@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A MONAI image reader for NIfTI, NRRD, MetaImage, DICOM, PNG, JPEG and TIFF that needs neither itk nor pydicom."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from monai.config import PathLike
+from monai.data import ImageReader, orientation_ras_lps
+from monai.transforms.io.array import SUPPORTED_READERS
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from .image_files import SUFFIXES, Loaded, has_suffix, naming, open_image
+
+__all__ = ["SimpleITKReader", "register_sitk_reader"]
+
+
+def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, array0: np.ndarray, header0: dict) -> None:
+    rank = len(header0[MetaKeys.SPATIAL_SHAPE])
+    affine, affine0 = header[MetaKeys.AFFINE], header0[MetaKeys.AFFINE]
+    if (
+        array.ndim != array0.ndim
+        or array.shape[:rank] != array0.shape[:rank]
+        or not np.allclose(affine, affine0, rtol=0, atol=1e-3)
+    ):
+        raise ValueError(
+            f"{path} and {path0} cannot be channels of one image: their shapes are {array.shape} and {array0.shape}, "
+            f"their affines {affine.tolist()} and {affine0.tolist()}. Resample one to the grid of the other."
+        )
+
+
+class SimpleITKReader(ImageReader):
+    """Reads medical images and photos for MONAI's LoadImage: ``LoadImage(reader="SimpleITKReader")``.
+
+    Formats: NIfTI, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG, JPEG, BMP, TIFF
+    and whatever else SimpleITK knows. Arrays have the axes (x, y, z) and after them one channel axis where the file has
+    components (colour, vectors) or time points; ``EnsureChannelFirst`` moves it. The affine is (4, 4), in RAS and
+    mm, and equal to NibabelReader's. One DICOM file of one frame is a 2D image with the affine of its plane, a
+    folder is always a volume. CT is in HU.
+
+    What knows no patient axes (PNG, TIFF, JPEG, ultrasound without a position) is not flipped from LPS to RAS: its
+    affine is the pixel spacing, or the identity for PNG and JPEG, whose resolution is that of a printer.
+
+    SimpleITK returns wrong voxels without an error for truncated NIfTI, JPEG and BMP files, and for ``a.nii.gz`` where
+    ``a.nii`` lies beside it, and refuses a NIfTI file with shear. These three formats are read by nibabel and pillow,
+    as MONAI does.
+
+    Args:
+        series_uid: series instance UID of the DICOM series to read from a folder with several.
+        affine_lps_to_ras: whether the affine is in RAS, as MONAI's transforms expect; otherwise in ITK's LPS.
+
+    Example:
+        >>> import tempfile
+        >>> import SimpleITK as sitk
+        >>> from monai.transforms import LoadImage
+        >>> from monai_crossd.data import SimpleITKReader
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sitk.WriteImage(sitk.Image(6, 5, 4, sitk.sitkInt16), f"{folder}/image.mha")
+        ...     image = LoadImage(reader=SimpleITKReader, ensure_channel_first=True)(f"{folder}/image.mha")
+        >>> image.shape, image.affine.diag().tolist()
+        (torch.Size([1, 6, 5, 4]), [-1.0, -1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, *, series_uid: str = "", affine_lps_to_ras: bool = True):
+        super().__init__()
+        self.series_uid = series_uid
+        self.affine_lps_to_ras = affine_lps_to_ras
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Tells whether the names are those of formats that are read here, or folders.
+
+        Args:
+            filename: path, or several.
+        """
+        return all(Path(name).is_dir() or has_suffix(name, SUFFIXES) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[PathLike] | PathLike) -> list[tuple[str, Callable[[], Loaded]]]:
+        """Reads the headers.
+
+        The voxels are left to ``get_data``, because LoadImage tries other readers after an error here: a format that
+        is not ours should go to them, a broken file should not.
+
+        Args:
+            data: path of a file or of a folder with a DICOM series, or several, which become channels.
+
+        Returns:
+            Each path and the function that loads its voxels: the argument of ``get_data``.
+
+        Raises:
+            FileNotFoundError: When a path does not exist.
+            ValueError: When a file is no image, or a folder holds no DICOM image.
+        """
+        opened = []
+        for name in map(str, ensure_tuple(data)):
+            if not Path(name).exists():
+                raise FileNotFoundError(f"{name} does not exist: correct the data list or put the file there.")
+            with naming(name):
+                opened.append((name, open_image(name, self.series_uid)))
+        return opened
+
+    def get_data(self, img: list[tuple[str, Callable[[], Loaded]]]) -> Loaded:
+        """Reads the voxels; several images are stacked as channels, the meta is that of the first.
+
+        Args:
+            img: what ``read`` returned.
+
+        Returns:
+            The array, and its meta: "affine", "original_affine", "spacing", "spatial_shape", "original_channel_dim",
+            "space" and the fields of the file's header.
+
+        Raises:
+            ValueError: When a file is truncated, a series is not a complete grid of slices or is one of several, or
+                images to stack differ in shape or affine.
+        """
+        arrays, headers = [], []
+        for path, load in img:
+            with naming(path):
+                array, header = load()
+            arrays.append(array)
+            headers.append(header)
+            _check_same_grid(path, array, header, img[0][0], arrays[0], headers[0])
+        array, first = arrays[0], headers[0]
+        if len(arrays) > 1 and first[MetaKeys.ORIGINAL_CHANNEL_DIM] == -1:
+            array = np.concatenate(arrays, axis=-1)
+        elif len(arrays) > 1:
+            array = np.stack(arrays, axis=0)
+            first[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+        if not self.affine_lps_to_ras:
+            first[MetaKeys.AFFINE] = orientation_ras_lps(first[MetaKeys.AFFINE])
+        first[MetaKeys.SPACE] = SpaceKeys.RAS if self.affine_lps_to_ras else SpaceKeys.LPS
+        first[MetaKeys.ORIGINAL_AFFINE] = first[MetaKeys.AFFINE].copy()
+        first["spacing"] = np.linalg.norm(first[MetaKeys.AFFINE][:3, : len(first[MetaKeys.SPATIAL_SHAPE])], axis=0)
+        return array, first
+
+
+def register_sitk_reader() -> None:
+    """Makes ``LoadImage(reader="SimpleITKReader")`` known to MONAI; done when monai_crossd is imported.
+
+    LoadImage without a reader takes the last entry that knows a file name. Ours becomes the first one, so that it gets
+    only files that no other reader takes. An entry of this name that somebody else has made stays theirs, with
+    a warning.
+    """
+    name = SimpleITKReader.__name__.lower()
+    taken = SUPPORTED_READERS.get(name)
+    if taken is not None and taken.__module__ != __name__:
+        warnings.warn(
+            f"MONAI has a reader {name!r} that is not monai_crossd's ({taken!r}); it was left alone. "
+            "Use LoadImage(reader=monai_crossd.data.SimpleITKReader) instead of the name.",
+            stacklevel=2,
+        )
+        return
+    others = {key: reader for key, reader in SUPPORTED_READERS.items() if key != name}
+    SUPPORTED_READERS.clear()
+    SUPPORTED_READERS.update({name: SimpleITKReader, **others})

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A MONAI image writer for NIfTI, NRRD, MetaImage, PNG and TIFF that does not need itk."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monai.data
+import numpy as np
+import SimpleITK as sitk
+from monai.config import DtypeLike, NdarrayOrTensor, PathLike
+from monai.data import ImageWriter, NibabelWriter, image_writer, orientation_ras_lps
+from monai.data.utils import to_affine_nd
+from monai.utils import MetaKeys, SpaceKeys, convert_data_type, get_equivalent_dtype
+
+from .image_files import NIFTI, has_suffix
+
+__all__ = ["SimpleITKWriter", "register_sitk_writer"]
+
+VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
+PICTURES = (".png", ".tif", ".tiff")
+SCALES = {255: np.uint8, 65535: np.uint16}
+
+
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Casts to `dtype`, rounding to integers.
+
+    Raises:
+        ValueError: When a value does not fit, which numpy would wrap around.
+    """
+    if np.issubdtype(dtype, np.integer) and array.dtype != dtype:
+        limits = np.iinfo(dtype)
+        array = np.rint(array) if np.issubdtype(array.dtype, np.floating) else array
+        low, high = array.min(), array.max()
+        if not (limits.min <= low and high <= limits.max):  # NaN fits nowhere
+            raise ValueError(
+                f"values from {low} to {high} do not fit output_dtype {dtype.name}. "
+                "Give a wider output_dtype, or scale the image and pass scale=255 or 65535."
+            )
+    return array.astype(dtype, copy=False)
+
+
+def _to_image(array: np.ndarray, rank: int, affine: np.ndarray) -> sitk.Image:
+    """Image of `array`, (x, y[, z]) and channels after them, with the first `rank` axes of an affine in LPS."""
+    channels = array.ndim > rank
+    array = np.moveaxis(array.T, 0, -1) if channels else array.T
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array), isVector=channels)
+    spacing = np.linalg.norm(affine[:rank, :rank], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:rank, 3].tolist())
+    image.SetDirection((affine[:rank, :rank] / spacing).ravel().tolist())
+    return image
+
+
+class SimpleITKWriter(ImageWriter):
+    """Writes images for MONAI's SaveImage: ``SaveImage(writer="SimpleITKWriter", output_ext=".mha")``.
+
+    Formats: NIfTI (by nibabel, as MONAI writes it: channels on the fourth axis), NRRD and MetaImage (channels as
+    components of a voxel), and 2D images as PNG (uint8, uint16) and TIFF. The file appears under its name when it is
+    complete. NRRD and MetaImage keep a volume of one slice a volume: their 2D form has no room for its place in
+    the patient. PNG keeps no geometry, TIFF the pixel spacing.
+
+    Args:
+        output_dtype: type of the voxels in the file; None keeps that of the array. Integers are rounded.
+        scale: 255 or 65535 clips to [0, 1], scales by it and makes uint8 or uint16; None leaves values alone.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from monai.data import MetaTensor
+        >>> from monai.transforms import LoadImage, SaveImage
+        >>> import monai_crossd
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save = SaveImage(folder, output_ext=".mha", writer="SimpleITKWriter", print_log=False)
+        ...     _ = save(MetaTensor(torch.ones(1, 6, 5, 4)), filename=f"{folder}/image")
+        ...     image = LoadImage(reader="SimpleITKReader")(f"{folder}/image.mha")
+        >>> image.shape, image.affine.diag().tolist()
+        (torch.Size([6, 5, 4]), [1.0, 1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, output_dtype: DtypeLike | None = np.float32, scale: int | None = None):
+        if scale is not None and scale not in SCALES:
+            raise ValueError(f"scale is {scale}; expected None, 255 or 65535.")
+        super().__init__()
+        self.output_dtype = output_dtype
+        self.scale = scale
+        self.affine: np.ndarray = np.eye(4)
+        self.flat = False
+
+    def set_data_array(
+        self, data_array: NdarrayOrTensor, channel_dim: int | None = 0, squeeze_end_dims: bool = True
+    ) -> None:
+        """Takes the array to write.
+
+        Args:
+            data_array: image with two or three spatial axes.
+            channel_dim: its channel axis; None where it has none.
+            squeeze_end_dims: whether one channel makes no axis in the file, and in NIfTI one slice neither.
+
+        Raises:
+            ValueError: When the array has another number of axes.
+        """
+        rank = data_array.ndim - (channel_dim is not None)
+        if rank not in (2, 3):
+            raise ValueError(
+                f"the array of shape {tuple(data_array.shape)} with channel_dim={channel_dim} has {rank} spatial axes; "
+                "expected 2 or 3."
+            )
+        self.flat = rank == 2
+        self.squeeze_end_dims = squeeze_end_dims
+        # always (x, y, z, channel) here; what the format has no use for is dropped while writing
+        self.data_obj = self.convert_to_channel_last(data_array, channel_dim, squeeze_end_dims=False, spatial_ndim=3)
+
+    def set_metadata(self, meta_dict: Mapping | None = None, resample: bool = True, **options: Any) -> None:
+        """Takes the geometry, in RAS or LPS as the meta's "space" says, and resamples the array if asked.
+
+        Args:
+            meta_dict: meta with "affine", "original_affine", "spatial_shape", each optional.
+            resample: whether to bring the image back to its original affine and shape.
+            options: ``mode``, ``padding_mode``, ``align_corners`` and ``dtype`` of
+                :py:meth:`monai.data.ImageWriter.resample_if_needed`.
+        """
+        original_affine, affine, spatial_shape = self.get_meta_info(meta_dict)
+        if self.output_dtype is None:
+            self.output_dtype = get_equivalent_dtype(self.data_obj.dtype, np.ndarray)
+        if resample and original_affine is not None:
+            self.data_obj, affine = self.resample_if_needed(
+                self.data_obj,
+                affine=affine,
+                target_affine=original_affine,
+                output_spatial_shape=None if spatial_shape is None else (*np.asarray(spatial_shape).tolist(), 1)[:3],
+                **options,
+            )
+        if affine is not None:
+            self.affine = to_affine_nd(3, convert_data_type(affine, np.ndarray, dtype=np.float64)[0])
+        if meta_dict and meta_dict.get(MetaKeys.SPACE) == SpaceKeys.LPS:
+            self.affine = orientation_ras_lps(self.affine)
+
+    def write(self, filename: PathLike, verbose: bool = False, compression: bool = True) -> None:
+        """Writes the file under a temporary name and renames it.
+
+        Args:
+            filename: path with the suffix of a format named above.
+            verbose: whether to log the name.
+            compression: whether NRRD, MetaImage, PNG and TIFF are compressed, without loss; NIfTI is by its suffix.
+
+        Raises:
+            ValueError: When the suffix is unknown, values do not fit ``output_dtype``, or an image with several slices
+                is to be a PNG or TIFF.
+        """
+        super().write(filename, verbose=verbose)
+        path = Path(filename)
+        if not has_suffix(path, (*NIFTI, *VOLUMES, *PICTURES)):
+            raise ValueError(f"{path} has an unknown suffix; expected one of {(*NIFTI, *VOLUMES, *PICTURES)}.")
+        array = self._scaled()
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            part = Path(folder, path.name)
+            if has_suffix(path, NIFTI):
+                self._write_nifti(array, part)
+            else:
+                image = self._picture(array, path) if has_suffix(path, PICTURES) else self._volume(array)
+                sitk.WriteImage(image, str(part), useCompression=compression)
+            # .mhd and .nhdr have their voxels in a second file, which has to be there first
+            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+                file.replace(path.parent / file.name)
+
+    def _scaled(self) -> np.ndarray:
+        """The array (x, y, z, channel) in the type of the file."""
+        array = convert_data_type(self.data_obj, np.ndarray)[0]
+        dtype = np.dtype(get_equivalent_dtype(self.output_dtype, np.ndarray))
+        if self.scale is not None:
+            array, dtype = np.clip(array.astype(np.float64), 0, 1) * self.scale, np.dtype(SCALES[self.scale])
+        # no file format has these two
+        return _cast(array, {"bool": np.dtype(np.uint8), "float16": np.dtype(np.float32)}.get(dtype.name, dtype))
+
+    def _write_nifti(self, array: np.ndarray, path: Path) -> None:
+        while self.squeeze_end_dims and array.shape[-1] == 1:
+            array = array[..., 0]
+        writer = NibabelWriter(output_dtype=array.dtype)
+        writer.data_obj, writer.affine = array, self.affine
+        writer.write(path)
+
+    def _volume(self, array: np.ndarray) -> sitk.Image:
+        affine, rank = orientation_ras_lps(self.affine), 3
+        in_axial_plane = not (affine[2, [0, 1, 3]].any() or affine[:2, 2].any())
+        if self.flat and in_axial_plane:
+            array, rank = array[:, :, 0], 2
+        return _to_image(array[..., 0] if array.shape[-1] == 1 else array, rank, affine)
+
+    def _picture(self, array: np.ndarray, path: Path) -> sitk.Image:
+        if array.shape[2] != 1:
+            raise ValueError(f"{path}: a volume of {array.shape[2]} slices is no 2D image. Write .nrrd, or each slice.")
+        array = array[:, :, 0]
+        spacing = np.linalg.norm(self.affine[:3, :2], axis=0)
+        return _to_image(array[..., 0] if array.shape[-1] == 1 else array, 2, np.diag([*spacing, 1.0, 1.0]))
+
+
+def register_sitk_writer() -> None:
+    """Makes ``SaveImage(writer="SimpleITKWriter")`` known to MONAI; done when monai_crossd is imported.
+
+    MONAI looks a writer's name up in ``monai.data``, so the class becomes a member of it. Without a writer's name, ours
+    is the last one tried for NRRD and MetaImage, which MONAI writes with itk only. A member of this name that somebody
+    else has made stays theirs, with a warning.
+    """
+    name = SimpleITKWriter.__name__
+    taken = getattr(monai.data, name, None)
+    if taken is not None and taken.__module__ != __name__:
+        warnings.warn(
+            f"monai.data has a {name} that is not monai_crossd's ({taken!r}); it was left alone. "
+            "Use SaveImage(writer=monai_crossd.data.SimpleITKWriter) instead of the name.",
+            stacklevel=2,
+        )
+        return
+    setattr(monai.data, name, SimpleITKWriter)
+    writers = image_writer.SUPPORTED_WRITERS
+    if not writers:
+        image_writer.init()  # MONAI does it only while its table is empty
+    for suffix in VOLUMES:
+        present = writers.get(suffix[1:], writers[image_writer.EXT_WILDCARD])
+        writers[suffix[1:]] = (*(w for w in present if w.__name__ != name), SimpleITKWriter)
