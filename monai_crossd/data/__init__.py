@@ -8,8 +8,9 @@ chest CT (one patient) that everything here runs on when no other data set is na
 
 from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
-from .demo import DEMO_SLICES, prepare_demo
+from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
 from .headers import check_files, check_pairs, read_shape
+from .phantoms import make_phantom, prepare_phantoms
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
 
@@ -19,6 +20,7 @@ register_sitk_writer()
 __all__ = [
     "DEMO_DIR",
     "DEMO_SLICES",
+    "EMBEDDED",
     "SimpleITKReader",
     "SimpleITKWriter",
     "check_files",
@@ -26,6 +28,9 @@ __all__ = [
     "class_weights",
     "load_datalist",
     "load_labels",
+    "make_phantom",
     "prepare_demo",
+    "prepare_embedded",
+    "prepare_phantoms",
     "read_shape",
 ]

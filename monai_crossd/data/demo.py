@@ -1,157 +1,180 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded data: the real chest CT that ships in the package `slicerio`, one patient, cut along the slice axis."""
+"""The embedded data as data sets: one real patient, cut along an axis, or phantoms; and the words that name them."""
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import SimpleITK as sitk
 from monai.config import PathLike
-from monai.utils import look_up_option, optional_import
+from monai.utils import look_up_option
 
-from .patches import PATCH_SIZE, SPACING, WINDOW, sample_patches, to_isotropic
+from .demo_sources import DEMO_SLICES, DEMO_SOURCES, DemoSource
+from .patches import PATCH_SIZE, sample_patches, to_isotropic
+from .phantoms import MODALITIES, prepare_phantoms
+from .prepared import prepare_once
 
-__all__ = ["DEMO_SLICES", "prepare_demo"]
+__all__ = ["DEMO_SLICES", "EMBEDDED", "prepare_demo", "prepare_embedded"]
 
-# Half-open slice ranges, caudal to cranial. Slices 7, 12, 25 and 30 belong to nobody. Interleaved because the cervical
-# spine is only in slices 26-33 and the lumbar spine only in 0-12: this way both sections hold all seven structures.
-DEMO_SLICES = {
-    "training": ((0, 7), (13, 25), (31, 34)),
-    "validation": ((8, 12), (26, 30)),
-}
-PATCHES_PER_CLASS = {"training": 343, "validation": 86}
 SEED = 0
-AIR_HU = -1024
-
-_DESCRIPTION = (
-    "One chest CT of ONE patient (CTChest4 of the package slicerio, MIT licence). Training and validation are "
-    "different slices of the same patient, at least one slice apart: good for trying the software, says nothing about "
-    "other patients."
+_SPLIT = (
+    "Training and validation are different slices of the same patient, at least one slice apart: good for trying the "
+    "software, says nothing about other patients."
 )
 
 logger = logging.getLogger(__name__)
 
 
-def _read_chest_ct() -> tuple[sitk.Image, sitk.Image, dict[int, str]]:
-    """Returns the CT (int16 HU, 128x128x34), its label map (uint8, same grid) and the names of the labels 1..7."""
-    slicerio, _ = optional_import(
-        "slicerio", descriptor='{} failed: the embedded chest CT needs `pip install "monai-crossd[demo]"`'
-    )
-    folder = Path(slicerio.__file__).parent / "data"
-    image = sitk.ReadImage(str(folder / "CTChest4.nrrd"))
-    # outside the scanner's field of view the file holds -3024
-    image = sitk.Cast(sitk.Clamp(image, lowerBound=AIR_HU), sitk.sitkInt16)
-    label = sitk.ReadImage(str(folder / "Segmentation.seg.nrrd"))
-    segments = [key.removesuffix("_LabelValue") for key in label.GetMetaDataKeys() if key.endswith("_LabelValue")]
-    names = {int(label.GetMetaData(f"{s}_LabelValue")): label.GetMetaData(f"{s}_Name") for s in segments}
-    for key in label.GetMetaDataKeys():  # Slicer's notes on the segments mean nothing in a NIfTI or PNG file
-        label.EraseMetaData(key)
-    return image, label, dict(sorted(names.items()))
+def _cut(image: sitk.Image, axis: int, start: int, stop: int) -> sitk.Image:
+    """Slices from ``start`` to before ``stop``; SimpleITK keeps the origin right."""
+    return image[tuple(slice(start, stop) if a == axis else slice(None) for a in range(3))]
 
 
-def _write_segmentation(folder: Path) -> dict:
+def _write_segmentation(folder: Path, source: DemoSource) -> dict:
     """Writes the sub-volumes as NIfTI and returns the content of dataset.json."""
-    image, label, names = _read_chest_ct()
+    image, label, names = source.read()
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     sections: dict[str, list[dict]] = {}
-    for section, ranges in DEMO_SLICES.items():
+    for section, ranges in source.slices.items():
         sections[section] = []
         for start, stop in ranges:
-            item = {key: f"{key}sTr/chest_{start:02d}-{stop - 1:02d}.nii.gz" for key in ("image", "label")}
-            # SimpleITK keeps the origin right while cropping and turns its LPS into NIfTI's RAS while writing
-            sitk.WriteImage(image[:, :, start:stop], str(folder / item["image"]))
-            sitk.WriteImage(label[:, :, start:stop], str(folder / item["label"]))
+            item = {key: f"{key}sTr/{source.stem}_{start:02d}-{stop - 1:02d}.nii.gz" for key in ("image", "label")}
+            # SimpleITK turns its LPS into NIfTI's RAS while writing
+            sitk.WriteImage(_cut(image, source.axis, start, stop), str(folder / item["image"]))
+            sitk.WriteImage(_cut(label, source.axis, start, stop), str(folder / item["label"]))
             sections[section].append(item)
     return {
-        "name": "chest CT",
-        "description": _DESCRIPTION,
+        "name": source.name,
+        "description": f"{source.origin} {_SPLIT}",
         "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
+        "modality": {"0": source.modality},
         "labels": {"0": "background"} | {str(value): name for value, name in names.items()},
         "numTraining": len(sections["training"]),
         **sections,
     }
 
 
-def _write_classification(folder: Path) -> dict:
+def _write_classification(folder: Path, source: DemoSource) -> dict:
     """Writes 2D patches as PNG in class folders and returns the content of dataset.json."""
-    image, label, names = _read_chest_ct()
-    classes = list(names.values())
+    image, label, names = source.read()
+    groups = source.classes or {name: (name,) for name in names.values()}
+    class_of = {structure: number for number, group in enumerate(groups.values(), start=1) for structure in group}
+    label = sitk.ChangeLabel(label, {value: class_of.get(name, 0) for value, name in names.items()})
     sections: dict[str, list[dict]] = {}
-    for seed, (section, ranges) in enumerate(DEMO_SLICES.items(), start=SEED):
+    for seed, (section, ranges) in enumerate(source.slices.items(), start=SEED):
         # each sub-volume is resampled alone, so no interpolation reaches across the margin
-        volumes = [to_isotropic(image[:, :, a:b], label[:, :, a:b]) for a, b in ranges]
+        pieces = [[_cut(volume, source.axis, *limits) for volume in (image, label)] for limits in ranges]
+        volumes = [to_isotropic(*piece, voxel=source.voxel, window=source.window) for piece in pieces]
         sections[section] = []
-        counts = [0] * len(classes)
-        for patch, value in sample_patches(volumes, list(names), PATCHES_PER_CLASS[section], seed):
-            index = list(names).index(value)
-            path = Path("images", section, classes[index].replace(" ", "_"), f"{counts[index]:04d}.png")
+        counts = [0] * len(groups)
+        for patch, value in sample_patches(volumes, range(1, len(groups) + 1), source.patches[section], seed):
+            index = value - 1
+            path = Path("images", section, list(groups)[index].replace(" ", "_"), f"{counts[index]:04d}.png")
             counts[index] += 1
             (folder / path.parent).mkdir(parents=True, exist_ok=True)
             # transposed, so that MONAI's PILReader gives back the axis order of the volume
             sitk.WriteImage(sitk.GetImageFromArray(patch.T), str(folder / path))
             sections[section].append({"image": path.as_posix(), "label": index})
+    low, high = source.window
+    unit = "HU " if source.modality == "CT" else ""
     return {
-        "name": "chest CT patches",
-        "description": f"{_DESCRIPTION} 2D patches of {PATCH_SIZE}x{PATCH_SIZE} pixels of {SPACING:g} mm in three "
-        f"slice orientations, HU {WINDOW[0]}..{WINDOW[1]} as grey 0..255, labelled by the "
+        "name": f"{source.name} patches",
+        "description": f"{source.origin} {_SPLIT} 2D patches of {PATCH_SIZE}x{PATCH_SIZE} pixels of "
+        f"{source.voxel:g} mm in three slice orientations, {unit}{low:g}..{high:g} as grey 0..255, labelled by the "
         "dominant structure at the centre.",
         "tensorImageSize": "2D",
-        "modality": {"0": "CT"},
-        "labels": {str(index): name for index, name in enumerate(classes)},
+        "modality": {"0": source.modality},
+        "labels": {str(index): name for index, name in enumerate(groups)},
         "numTraining": len(sections["training"]),
         **sections,
     }
 
 
-_WRITERS: dict[str, Callable[[Path], dict]] = {
+_WRITERS: dict[str, Callable[[Path, DemoSource], dict]] = {
     "segmentation": _write_segmentation,
     "classification": _write_classification,
 }
 
 
-def prepare_demo(task: str, root: PathLike) -> Path:
-    """Writes the embedded chest CT as a data set below ``root``, or reuses the one that is there.
+def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
+    """Writes a real volume of one patient as a data set below ``root``, or reuses the one that is there.
 
-    ``"segmentation"`` gives five NIfTI sub-volumes with seven structures; ``"classification"`` gives class-balanced 2D
-    patches (PNG) of the same training and validation slices, so that a network pretrained on them has never seen a
-    validation slice. The seven classes are the structures; the background of this CT is only air and table and is no
-    class. Both are the same at each call. They are one patient.
+    ``"segmentation"`` gives NIfTI sub-volumes with all structures; ``"classification"`` gives class-balanced 2D patches
+    (PNG) of the same training and validation slices, so that a network pretrained on them has never seen a validation
+    slice. The classes are the structures (of vertebrae: groups of them); background is no class. Both are the same at
+    each call. Validation slices are of the same patient as the training slices: a high score there shows that the
+    software works, and nothing more.
+
+    - ``"chest_ct"``: the CT of the package slicerio, seven structures, 6 mm slices.
+    - ``"vertebrae_ct"``, ``"vertebrae_mr"``: CT and T2-weighted MR of three vertebrae each, of the package TPTBox, with
+      its subregions of a vertebra, 1.5 mm voxels, axes to the back, down and to the right.
 
     Args:
         task: ``"segmentation"`` or ``"classification"``.
-        root: folder that receives ``<task>/dataset.json`` and the files it names. The set is made under a temporary
-            name and moved into place when it is complete.
+        root: folder that receives ``<task>/dataset.json`` and the files it names, for vertebrae
+            ``<source>/<task>/dataset.json``. The set is made under a temporary name and moved into place when complete.
+        source: which volume.
 
     Returns:
         The path of dataset.json, in MONAI's decathlon form with the sections "training" and "validation".
 
     Raises:
-        ValueError: When ``task`` is unknown.
-        FileExistsError: When ``<root>/<task>`` is there and holds no dataset.json.
-        OptionalImportError: When slicerio is not installed.
+        ValueError: When ``task`` or ``source`` is unknown.
+        FileExistsError: When the folder of the set is there and holds no dataset.json.
+        OptionalImportError: When the package that holds the volume is not installed.
     """
-    write = look_up_option(task, _WRITERS)
-    root = Path(root)
-    target = root / task
-    dataset = target / "dataset.json"
-    if not dataset.is_file():
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{task}-", dir=root) as temporary:
-            folder = Path(temporary, task)
-            folder.mkdir()
-            (folder / "dataset.json").write_text(json.dumps(write(folder), indent=2) + "\n")
-            try:
-                folder.rename(target)
-            except OSError as error:
-                if not dataset.is_file():  # else another process was faster, and its set is the same
-                    raise FileExistsError(
-                        f"{target} is there but holds no dataset.json: remove it or choose another root."
-                    ) from error
+    write, volume = look_up_option(task, _WRITERS), look_up_option(source, DEMO_SOURCES)
+    folder = Path(root) if source == "chest_ct" else Path(root, source)
+    dataset = prepare_once(folder / task, partial(write, source=volume))
     logger.info("Embedded demo data, ONE patient, split by slices: %s", dataset)
     return dataset
+
+
+def _phantoms(task: str, root: PathLike, modality: str, flat: bool) -> Path:
+    folder = Path(root, f"phantom_{modality}_{'2d' if flat else '3d'}", task)
+    if flat:  # one slice says less than a volume
+        return prepare_phantoms(modality, folder, task, subjects=240, size=(64, 64), file_format="png")
+    return prepare_phantoms(modality, folder, task)
+
+
+EMBEDDED: dict[str, Callable[[str, PathLike], Path]] = {
+    "demo": prepare_demo,
+    **{f"demo:{source}": partial(prepare_demo, source=source) for source in DEMO_SOURCES},
+    **{f"phantom:{modality}": partial(_phantoms, modality=modality, flat=False) for modality in MODALITIES},
+    **{f"phantom:{modality}:2d": partial(_phantoms, modality=modality, flat=True) for modality in MODALITIES},
+}
+
+
+def prepare_embedded(word: str, task: str, root: PathLike) -> Path:
+    """Writes the data set that a word names below ``root``, or reuses it.
+
+    - ``"demo"`` or ``"demo:chest_ct"``, ``"demo:vertebrae_ct"``, ``"demo:vertebrae_mr"``: ONE real patient each, see
+      :func:`prepare_demo`.
+    - ``"phantom:ct"``, ``"phantom:mr"``, ``"phantom:mr_t1"``, ``"phantom:us"``: 24 synthetic subjects, volumes of
+      64x64x32 as NIfTI; with ``":2d"`` behind it, 240 of one slice of 64x64 as PNG; see
+      :func:`~monai_crossd.data.phantoms.prepare_phantoms`.
+
+    Args:
+        word: one of these, the keys of ``EMBEDDED``.
+        task: ``"segmentation"`` or ``"classification"``.
+        root: folder that receives the set; sets do not touch each other.
+
+    Returns:
+        The path of dataset.json.
+
+    Raises:
+        ValueError: When ``word`` or ``task`` is unknown.
+        OptionalImportError: When the package that holds a real volume is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = prepare_embedded("phantom:ct", "segmentation", folder)
+        ...     path.relative_to(folder).as_posix()
+        'phantom_ct_3d/segmentation/dataset.json'
+    """
+    return look_up_option(word, EMBEDDED)(task, root)

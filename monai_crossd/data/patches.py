@@ -17,29 +17,33 @@ SPACING = 3.0
 WINDOW = (-1000, 1000)
 
 
-def to_isotropic(image: sitk.Image, label: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Resamples a CT and its label map to 3 mm voxels and the CT's window to 8 bit.
+def to_isotropic(
+    image: sitk.Image, label: sitk.Image, voxel: float = SPACING, window: tuple[float, float] = WINDOW
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resamples an image and its label map to cubic voxels and a window of grey values to 8 bit.
 
     Args:
-        image: CT in HU.
+        image: three-dimensional.
         label: label map on the same grid.
+        voxel: size of the new voxels in mm.
+        window: values that become 0 and 255.
 
     Returns:
         Grey values (X, Y, Z) uint8 (linear) and labels (X, Y, Z) uint8 (nearest neighbour), index order of the image.
     """
     spacing = np.array(image.GetSpacing())
-    size = np.round(np.array(image.GetSize()) * spacing / SPACING).astype(int).tolist()
+    size = np.round(np.array(image.GetSize()) * spacing / voxel).astype(int).tolist()
     # both grids begin at the same voxel border, not at the same voxel centre
-    origin = image.TransformContinuousIndexToPhysicalPoint(((SPACING / spacing - 1) / 2).tolist())
+    origin = image.TransformContinuousIndexToPhysicalPoint(((voxel / spacing - 1) / 2).tolist())
     resample = sitk.ResampleImageFilter()
     resample.SetSize(size)
-    resample.SetOutputSpacing([SPACING] * 3)
+    resample.SetOutputSpacing([voxel] * 3)
     resample.SetOutputOrigin(origin)
     resample.SetOutputDirection(image.GetDirection())
-    resample.SetDefaultPixelValue(WINDOW[0])
+    resample.SetDefaultPixelValue(window[0])
     resample.SetInterpolator(sitk.sitkLinear)
     grey = sitk.IntensityWindowing(
-        resample.Execute(sitk.Cast(image, sitk.sitkFloat32)), *map(float, WINDOW), 0.0, 255.0
+        resample.Execute(sitk.Cast(image, sitk.sitkFloat32)), *map(float, window), 0.0, 255.0
     )
     resample.SetDefaultPixelValue(0)
     resample.SetInterpolator(sitk.sitkNearestNeighbor)

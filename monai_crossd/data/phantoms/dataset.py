@@ -25,8 +25,8 @@ _TASKS = ("segmentation", "classification")
 WINDOW = (-160.0, 240.0)  # HU, of CT as PNG
 _DESCRIPTION = (
     "Phantoms: {subjects} SYNTHETIC {modality} subjects made by monai_crossd, not patients. Good for trying the "
-    "software; a result on them says nothing about patients. Training and validation are different subjects. A subject's class "
-    "is decided by the lesion in its liver: {classes}."
+    "software; a result on them says nothing about patients. Training and validation are different subjects. "
+    "A subject's class is decided by the lesion in its liver: {classes}."
 )
 
 logger = logging.getLogger(__name__)
