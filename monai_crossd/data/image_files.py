@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from monai.config import PathLike
 from monai.data import NibabelReader, PILReader
 from monai.utils import MetaKeys
+from PIL import Image
 
-from .dicom_series import SOP_CLASS, grid_affine, list_series, patient_affine, read_header, read_series
+from .dicom_series import SOP_CLASS, grid_affine, patient_affine, read_header, read_series
 
-__all__ = ["NIFTI", "SUFFIXES", "Loaded", "has_suffix", "naming", "open_image"]
+__all__ = ["NIFTI", "SUFFIXES", "Loaded", "has_suffix", "load_image", "naming"]
 
 NIFTI = (".nii", ".nii.gz")
 PHOTOS = (".jpg", ".jpeg", ".bmp")
@@ -39,7 +38,7 @@ def naming(path: str) -> Iterator[None]:
         yield
     # each library has its own exceptions for a broken file, zlib and EOFError among them
     except Exception as error:
-        if path in str(error) and isinstance(error, ValueError):
+        if isinstance(error, MemoryError) or (isinstance(error, ValueError) and path in str(error)):
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         # MetaImage's last line is a left-over errno that says "No such file" of any truncated file
@@ -50,7 +49,7 @@ def naming(path: str) -> Iterator[None]:
         ) from error
 
 
-def _rgb(image: Any) -> Any:
+def _rgb(image: Image.Image) -> Image.Image:
     """A palette's indices mean nothing without the palette."""
     return image.convert("RGB") if image.mode == "P" else image
 
@@ -65,16 +64,18 @@ def _with_geometry(array: np.ndarray, rank: int, affine: np.ndarray, header: dic
     return array, header
 
 
-def _load_nifti(reader: NibabelReader, image: Any) -> Loaded:
-    array, header = reader.get_data(image)
+def _load_nifti(path: str) -> Loaded:
+    reader = NibabelReader()
+    array, header = reader.get_data(reader.read(path))
     if array.dtype.fields:  # RGB is a structure to nibabel
         array = np.stack([array[name] for name in array.dtype.names], axis=-1)
     rank = min(3, len(header[MetaKeys.SPATIAL_SHAPE]))
     return _with_geometry(array, rank, header[MetaKeys.AFFINE], header)
 
 
-def _load_photo(reader: PILReader, image: Any) -> Loaded:
-    array, header = reader.get_data(image)
+def _load_photo(path: str) -> Loaded:
+    with Image.open(path) as image:
+        array, header = PILReader().get_data(_rgb(image))
     return _with_geometry(array, 2, np.eye(4), header)
 
 
@@ -86,7 +87,8 @@ def _to_array(image: sitk.Image) -> np.ndarray:
     return np.moveaxis(array.T, 0, -1)
 
 
-def _load_file(path: str, header: sitk.ImageFileReader) -> Loaded:
+def _load_file(path: str) -> Loaded:
+    header = read_header(path)
     image = header.Execute()
     array = _to_array(image)
     rank = min(3, image.GetDimension())
@@ -105,15 +107,22 @@ def _load_series(folder: str, series_uid: str) -> Loaded:
     return _with_geometry(_to_array(image), 3, affine, {})
 
 
-def open_image(path: str, series_uid: str) -> Callable[[], Loaded]:
-    """Reads the header, and returns the function that reads the voxels."""
-    if Path(path).is_dir():
-        list_series(path)
-        return partial(_load_series, path, series_uid)
-    if has_suffix(path, NIFTI):
-        nifti_reader = NibabelReader()
-        return partial(_load_nifti, nifti_reader, nifti_reader.read(path))
-    if has_suffix(path, PHOTOS):
-        photo_reader = PILReader(converter=_rgb)
-        return partial(_load_photo, photo_reader, photo_reader.read(path))
-    return partial(_load_file, path, read_header(path))
+def load_image(path: str, series_uid: str) -> Loaded:
+    """Reads one image of any format.
+
+    Args:
+        path: file, or folder with a DICOM series.
+        series_uid: the series of a folder with several.
+
+    Returns:
+        The array, axes (x, y[, z][, channel]), and the fields of its header with affine, shape and channel axis.
+
+    Raises:
+        ValueError: When it cannot be read.
+    """
+    with naming(path):
+        if Path(path).is_dir():
+            return _load_series(path, series_uid)
+        if has_suffix(path, NIFTI):
+            return _load_nifti(path)
+        return _load_photo(path) if has_suffix(path, PHOTOS) else _load_file(path)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from monai.data import ImageReader, orientation_ras_lps
 from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from .image_files import SUFFIXES, Loaded, has_suffix, naming, open_image
+from .dicom_series import list_series, read_header
+from .image_files import SUFFIXES, Loaded, has_suffix, load_image, naming
 
 __all__ = ["SimpleITKReader", "register_sitk_reader"]
 
@@ -77,32 +78,35 @@ class SimpleITKReader(ImageReader):
         """
         return all(Path(name).is_dir() or has_suffix(name, SUFFIXES) for name in ensure_tuple(filename))
 
-    def read(self, data: Sequence[PathLike] | PathLike) -> list[tuple[str, Callable[[], Loaded]]]:
-        """Reads the headers.
+    def read(self, data: Sequence[PathLike] | PathLike) -> list[str]:
+        """Checks that the paths are there and may be images.
 
-        The voxels are left to ``get_data``, because LoadImage tries other readers after an error here: a format that
-        is not ours should go to them, a broken file should not.
+        The reading is left to ``get_data``, because LoadImage goes on to other readers after an error here: a format
+        that is not ours should reach them, a broken file or a folder with several series should not.
 
         Args:
             data: path of a file or of a folder with a DICOM series, or several, which become channels.
 
         Returns:
-            Each path and the function that loads its voxels: the argument of ``get_data``.
+            The paths: the argument of ``get_data``.
 
         Raises:
             FileNotFoundError: When a path does not exist.
-            ValueError: When a file is no image, or a folder holds no DICOM image.
+            ValueError: When a file of no known suffix is no image, or a folder holds no DICOM image.
         """
-        opened = []
-        for name in map(str, ensure_tuple(data)):
-            if not Path(name).exists():
-                raise FileNotFoundError(f"{name} does not exist: correct the data list or put the file there.")
-            with naming(name):
-                opened.append((name, open_image(name, self.series_uid)))
-        return opened
+        paths = [str(path) for path in ensure_tuple(data)]
+        for path in paths:
+            if not Path(path).exists():
+                raise FileNotFoundError(f"{path} does not exist: correct the data list or put the file there.")
+            if Path(path).is_dir():
+                list_series(path)
+            elif not has_suffix(path, SUFFIXES):
+                with naming(path):
+                    read_header(path)
+        return paths
 
-    def get_data(self, img: list[tuple[str, Callable[[], Loaded]]]) -> Loaded:
-        """Reads the voxels; several images are stacked as channels, the meta is that of the first.
+    def get_data(self, img: list[str]) -> Loaded:
+        """Reads the images; several are stacked as channels, the meta is that of the first.
 
         Args:
             img: what ``read`` returned.
@@ -112,16 +116,15 @@ class SimpleITKReader(ImageReader):
             "space" and the fields of the file's header.
 
         Raises:
-            ValueError: When a file is truncated, a series is not a complete grid of slices or is one of several, or
+            ValueError: When a file is broken, a series is not a complete grid of slices or is one of several, or
                 images to stack differ in shape or affine.
         """
         arrays, headers = [], []
-        for path, load in img:
-            with naming(path):
-                array, header = load()
+        for path in img:
+            array, header = load_image(path, self.series_uid)
             arrays.append(array)
             headers.append(header)
-            _check_same_grid(path, array, header, img[0][0], arrays[0], headers[0])
+            _check_same_grid(path, array, header, img[0], arrays[0], headers[0])
         array, first = arrays[0], headers[0]
         if len(arrays) > 1 and first[MetaKeys.ORIGINAL_CHANNEL_DIM] == -1:
             array = np.concatenate(arrays, axis=-1)
