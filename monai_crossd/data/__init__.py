@@ -11,6 +11,7 @@ from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
 from .headers import check_files, check_pairs, read_shape
 from .phantoms import make_phantom, prepare_phantoms
+from .images import list_images
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_files",
     "check_pairs",
     "class_weights",
+    "list_images",
     "load_datalist",
     "load_labels",
     "make_phantom",

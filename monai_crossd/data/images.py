@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images to predict on: whatever folder, file or list a user points at, as items without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai.config import PathLike
+
+from .datalist import DEMO_DIR, load_datalist
+from .headers import check_files
+from .image_files import SUFFIXES, has_suffix
+
+__all__ = ["list_images"]
+
+DICOM = (".dcm", ".dicom", ".ima")
+LISTS = (".json", ".csv", ".npz")
+
+
+def _is_series(folder: Path) -> bool:
+    """Whether files of one DICOM series lie in a folder; they may have no suffix at all."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    return bool(files) and all(has_suffix(path, DICOM) or not path.suffix for path in files)
+
+
+def _below(folder: Path) -> list[str]:
+    """Images of a folder and of the folders in it; a folder of DICOM files is one image."""
+    if _is_series(folder):
+        return [str(folder)]
+    found: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found += _below(path)
+        elif has_suffix(path, SUFFIXES):
+            found.append(str(path))
+    return found
+
+
+def list_images(
+    dataset: PathLike, task: str = "segmentation", demo_dir: PathLike = DEMO_DIR, section: str = "validation"
+) -> list[dict]:
+    """Lists images to predict on, after their headers have been read.
+
+    Args:
+        dataset: one of
+
+            - an image file of any format, or the folder of one DICOM series;
+            - a folder of such files and folders, at any depth; of a data set with ``imagesTs`` only that part;
+            - a .json, .csv or .npz file, or a word of :func:`~monai_crossd.data.load_datalist`: the images of
+              ``section``.
+        task: ``"segmentation"`` or ``"classification"``, of such a list.
+        demo_dir: where embedded data are kept.
+        section: of such a list.
+
+    Returns:
+        Dictionaries with "image", an absolute path.
+
+    Raises:
+        FileNotFoundError: When ``dataset`` does not exist.
+        ValueError: When it holds no image, or a file cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (8, 8)).save(f"{folder}/a.png")
+        ...     [Path(item["image"]).name for item in list_images(folder)]
+        ['a.png']
+    """
+    path = Path(dataset).expanduser().absolute()
+    if not path.exists() or has_suffix(path, LISTS):
+        return [{"image": item["image"]} for item in load_datalist(dataset, section, task, demo_dir)]
+    test = path / "imagesTs"
+    found = [str(path)] if path.is_file() else _below(test if test.is_dir() else path)
+    if not found:
+        raise ValueError(
+            f"{path} holds no image: give an image, a folder of images ({', '.join(SUFFIXES)}, DICOM series), "
+            "a list (.json, .csv, .npz) or an embedded data set."
+        )
+    items = [{"image": name} for name in found]
+    check_files(items)
+    return items
