@@ -1,2 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""."""
+"""MONAI transforms of this package.
+
+:func:`modality_transforms` is the whole way from a file of CT, MR or ultrasound to a network's input; its parts are lists
+of MONAI dictionary transforms, so that a bundle joins them in one Compose.
+"""
+
+from .augmentation import augmentation_transforms
+from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonuniformity, RandNonuniformityd
+from .channels import EnsureChannels, EnsureChannelsd
+from .depth_gain import RandDepthGain, RandDepthGaind
+from .finite import ReplaceNonFinite, ReplaceNonFinited
+from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity, us_intensity
+from .log_compression import LogCompress, LogCompressd
+from .modality import load_transforms, modality_transforms
+from .percentiles import ClipPercentiles, ClipPercentilesd
+from .spatial import KeySafeSpacingd
+from .speckle import RandSpeckle, RandSpeckled
+
+__all__ = [
+    "WINDOWS",
+    "ClipPercentiles",
+    "ClipPercentilesd",
+    "EnsureChannels",
+    "EnsureChannelsd",
+    "KeySafeSpacingd",
+    "LogCompress",
+    "LogCompressd",
+    "N4BiasFieldCorrection",
+    "N4BiasFieldCorrectiond",
+    "RandDepthGain",
+    "RandDepthGaind",
+    "RandNonuniformity",
+    "RandNonuniformityd",
+    "RandSpeckle",
+    "RandSpeckled",
+    "ReplaceNonFinite",
+    "ReplaceNonFinited",
+    "augmentation_transforms",
+    "ct_intensity",
+    "intensity_transforms",
+    "load_transforms",
+    "modality_transforms",
+    "mr_intensity",
+    "us_intensity",
+]

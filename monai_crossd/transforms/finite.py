@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Voxels that are no numbers, and images without voxels: found before they spread through an interpolation."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor, get_track_meta
+from monai.transforms import Transform
+from monai.utils import ImageMetaKey, TransformBackends, convert_to_tensor
+from torch import Tensor
+
+from ._dictionary import MapArrayd
+
+__all__ = ["ReplaceNonFinite", "ReplaceNonFinited"]
+
+
+def _name(img: Tensor) -> str:
+    """File that an image comes from, for messages."""
+    return str(img.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image")) if isinstance(img, MetaTensor) else "the image"
+
+
+class ReplaceNonFinite(Transform):
+    """Replace NaN and infinite voxels, with a warning that counts them.
+
+    They stand for "not measured" (outside the field of view, division by zero in a parametric map) or for overflow. NaN
+    and -Inf become the smallest finite value of the image, which is its background in CT, MR and ultrasound; +Inf
+    becomes the largest one. No neighbours are consulted: whole regions may be missing. Other images, and integers, are
+    returned as they are.
+
+    Args:
+        fill: put this number in the place of all of them instead, 0 in a label map.
+
+    Raises:
+        ValueError: when the image has no voxel or no finite one, with its file.
+
+    Example:
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     ReplaceNonFinite()(torch.tensor([[float("nan"), -2.0, 5.0, float("inf")]])).tolist()
+        [[-2.0, -2.0, 5.0, 5.0]]
+    """
+
+    backend = (TransformBackends.TORCH,)
+
+    def __init__(self, fill: float | None = None) -> None:
+        if fill is not None and not math.isfinite(fill):
+            raise ValueError(f"fill is {fill}; expected a finite number.")
+        self.fill = fill
+
+    def __call__(self, img: NdarrayOrTensor) -> Tensor:
+        """Repair an image of any shape."""
+        image: Tensor = convert_to_tensor(img, track_meta=get_track_meta())
+        if image.numel() == 0:
+            raise ValueError(
+                f"{_name(image)} has no voxels: its shape is {tuple(image.shape)}. Check the crop or file."
+            )
+        finite = torch.isfinite(image)
+        if bool(finite.all()):
+            return image
+        if not bool(finite.any()):
+            raise ValueError(f"{_name(image)} has only NaN or infinite voxels: remove it from the data set.")
+        warnings.warn(
+            f"{_name(image)} has {int((~finite).sum())} NaN or infinite voxels of {image.numel()}; they are replaced.",
+            stacklevel=2,
+        )
+        if self.fill is not None:
+            return image.nan_to_num(self.fill, self.fill, self.fill)
+        values = image[finite]
+        low, high = float(values.min()), float(values.max())
+        return image.nan_to_num(low, posinf=high, neginf=low)
+
+
+class ReplaceNonFinited(MapArrayd):
+    """Dictionary version of :class:`ReplaceNonFinite`.
+
+    Args:
+        keys: of the images.
+        fill: as there.
+        allow_missing_keys: pass over keys that are not there.
+    """
+
+    backend = ReplaceNonFinite.backend
+
+    def __init__(self, keys: KeysCollection, fill: float | None = None, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, ReplaceNonFinite(fill), allow_missing_keys)
