@@ -260,12 +260,16 @@ def test_one_slice_and_film_folders(tmp_path):
     assert load(tmp_path / "one").shape == (5, 6, 1)
     assert load(tmp_path / "one" / "1.2.3.4_0.dcm").shape == (5, 6)
     (tmp_path / "film").mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
     frames = numbers((3, 5, 6), np.uint8)
     for i, frame in enumerate(frames):  # ultrasound has no place in the patient
         image = sitk.GetImageFromArray(frame)
-        for tag, value in {"0008|0060": "US", "0020|000e": "1.2", "0020|0013": str(i)}.items():
+        tags = {"0008|0060": "US", "0008|0018": f"1.2.{i}", "0020|000d": "1", "0020|000e": "1.2", "0020|0013": str(i)}
+        for tag, value in tags.items():
             image.SetMetaData(tag, value)
-        sitk.WriteImage(image, str(tmp_path / "film" / f"{i}.dcm"))
+        writer.SetFileName(str(tmp_path / "film" / f"{i}.dcm"))
+        writer.Execute(image)
     image = load(tmp_path / "film")
     np.testing.assert_array_equal(image, frames.T)
     assert torch.equal(image.affine, torch.eye(4, dtype=image.affine.dtype))
