@@ -6,15 +6,18 @@ from .dimension import ConversionError
 from .freeze import freeze
 from .load import load_checkpoint
 from .report import TransferError, TransferReport
+from .rules import CHOICES, conv_of
 from .to_3d import to_3d
 from .tree import to_crossd
 from .weights import METHODS, transfer_weights
 
 __all__ = [
+    "CHOICES",
     "METHODS",
     "ConversionError",
     "TransferError",
     "TransferReport",
+    "conv_of",
     "freeze",
     "load_checkpoint",
     "read_checkpoint",

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from .report import TransferReport
+from .rules import CHOICES, SCRATCH
 from .weights import transfer_weights
 
 logger = logging.getLogger(__name__)
@@ -54,19 +56,22 @@ def transfer_checkpoint(
     Args:
         path: file of a state_dict; None leaves the network as it is (from scratch).
         net3d: network to fill, see `transfer_weights` for this and the rest.
-        method: how kernels are carried.
+        method: how kernels are carried; "conv3d" carries nothing, whatever the path (from scratch).
         depth_axis: axis of the volume that runs through the slices.
         exclude: patterns of keys to leave alone.
 
     Returns:
-        The report of `transfer_weights`, or None without a path.
+        The report of `transfer_weights`, or None from scratch.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no checkpoint, or does not fill the network; nothing is loaded then.
+        ValueError: for an unknown method, or if the file is no checkpoint, or does not fill the network; nothing is
+            loaded then.
     """
-    if path is None:
-        logger.info("no 2D weights: the network starts from scratch")
+    method = look_up_option(method, CHOICES)
+    if path is None or method == SCRATCH:
+        reason = "no 2D weights" if path is None else f"{method} takes no 2D weights"
+        logger.info("%s: the network starts from scratch", reason)
         return None
     report = transfer_weights(read_checkpoint(path), net3d, method, depth_axis, exclude=exclude)
     logger.info("from %s: %s", path, report.summary())

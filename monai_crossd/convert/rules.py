@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from ..functional.acs import fit_plane
@@ -16,6 +17,8 @@ from ..layers.planar import PlanarConv3d
 from ..layers.soft_acs import SoftACSConv3d
 
 METHODS = ("crossd", "acs", "soft_acs", "mean_acs", "i3d", "centre", "planar", "plane_cycle", "bank")
+SCRATCH = "conv3d"  # plain 3D convolutions that nothing is carried into
+CHOICES = (*METHODS, SCRATCH)
 LAYER_OF_METHOD: dict[str, type[nn.Module]] = {
     "crossd": CrossDConv3d,
     "acs": ACSConv3d,
@@ -56,6 +59,26 @@ def layer_of(layer: nn.Module) -> str:
     if isinstance(layer, SoftACSConv3d) and layer.mean:
         return "mean_acs"
     return next(method for method, kind in LAYER_OF_METHOD.items() if type(layer) is kind)
+
+
+def conv_of(choice: str) -> str:
+    """Convolution that a 3D network is built with, so that one word in a config says that and how it is filled.
+
+    Args:
+        choice: a method of `transfer_weights`, or "conv3d" for plain 3D convolutions from scratch.
+
+    Returns:
+        What `build_resnet` and `ResNetUNet` take as `conv`: the choice, or "conv" where the layers are plain.
+
+    Raises:
+        ValueError: for another word, with the choices.
+
+    Example:
+        >>> [conv_of(choice) for choice in ("crossd", "acs", "i3d", "conv3d")]
+        ['crossd', 'acs', 'conv', 'conv']
+    """
+    choice = look_up_option(choice, CHOICES)
+    return choice if choice in LAYER_OF_METHOD else "conv"
 
 
 def fills(method: str, layer: nn.Module) -> bool:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from monai_crossd import TransferError
-from monai_crossd.convert import read_checkpoint, transfer_checkpoint
+from monai_crossd.convert import CHOICES, conv_of, read_checkpoint, transfer_checkpoint
+from monai_crossd.networks import build_resnet
 
 
 def pair():
@@ -96,6 +97,44 @@ def test_no_path_leaves_the_network(caplog):
         assert transfer_checkpoint(None, net3d) is None
     assert all(value.equal(before[key]) for key, value in net3d.state_dict().items())
     assert "from scratch" in caplog.text
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_conv3d_takes_nothing_from_a_checkpoint(tmp_path, caplog, exists):
+    net2d, net3d = pair()
+    if exists:
+        torch.save(net2d.state_dict(), tmp_path / "net.pt")
+    before = copy.deepcopy(net3d.state_dict())
+    with caplog.at_level(logging.INFO, "monai_crossd"):
+        assert transfer_checkpoint(tmp_path / "net.pt", net3d, "conv3d") is None
+    assert all(value.equal(before[key]) for key, value in net3d.state_dict().items())
+    assert "conv3d takes no 2D weights: the network starts from scratch" in caplog.text
+
+
+@pytest.mark.parametrize("path", [None, "nowhere.pt"])
+@pytest.mark.parametrize("wrong", ["i3", "conv", "CROSSD", ""])
+def test_an_unknown_choice_lists_the_choices(path, wrong):
+    with pytest.raises(ValueError, match=r"'i3d'.*'conv3d'|'conv3d'.*'i3d'"):
+        transfer_checkpoint(path, pair()[1], wrong)
+    with pytest.raises(ValueError, match=r"'i3d'.*'conv3d'|'conv3d'.*'i3d'"):
+        conv_of(wrong)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_one_word_builds_and_fills_a_network(tmp_path, choice):
+    """The 3D network built with conv_of's convolution takes the weights by the same word."""
+    conv2d = "crossd" if choice in ("crossd", "bank") else "conv"
+    net2d = build_resnet("resnet10", conv2d, 2, widen_factor=0.0625, num_classes=3)
+    torch.save(net2d.state_dict(), tmp_path / "net.pt")
+    net3d = build_resnet("resnet10", conv_of(choice), 3, widen_factor=0.0625, num_classes=3)
+    report = transfer_checkpoint(tmp_path / "net.pt", net3d, choice)
+    if choice == "conv3d":
+        assert report is None
+    else:
+        assert not report.conflicts
+        assert "conv1.weight" in report.transferred
+        assert net3d.fc.weight.equal(net2d.fc.weight)
+    assert net3d.eval()(torch.randn(1, 1, 32, 32, 8)).shape == (1, 3)
 
 
 def test_a_checkpoint_of_another_network_loads_nothing(tmp_path):
