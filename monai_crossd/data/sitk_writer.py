@@ -174,8 +174,9 @@ class SimpleITKWriter(ImageWriter):
         dtype = np.dtype(get_equivalent_dtype(self.output_dtype, np.ndarray))
         if self.scale is not None:
             array, dtype = np.clip(array.astype(np.float64), 0, 1) * self.scale, np.dtype(SCALES[self.scale])
-        # no file format has these two
-        return _cast(array, {"bool": np.dtype(np.uint8), "float16": np.dtype(np.float32)}.get(dtype.name, dtype))
+        if dtype in (np.bool_, np.float16):  # no format has them
+            dtype = np.dtype(np.uint8 if dtype == np.bool_ else np.float32)
+        return _cast(array, dtype)
 
     def _write_nifti(self, array: np.ndarray, path: Path) -> None:
         while self.squeeze_end_dims and array.shape[-1] == 1:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MONAI transforms of this package.
 
-:func:`modality_transforms` is the whole way from a file of CT, MR or ultrasound to a network's input; its parts are lists
-of MONAI dictionary transforms, so that a bundle joins them in one Compose.
+:func:`modality_transforms` is the whole way from a file of CT, MR or ultrasound to a network's input; its parts are
+lists of MONAI dictionary transforms, so that a bundle joins them in one Compose.
 """
 
 from .augmentation import augmentation_transforms
@@ -14,8 +14,11 @@ from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity
 from .log_compression import LogCompress, LogCompressd
 from .modality import load_transforms, modality_transforms
 from .percentiles import ClipPercentiles, ClipPercentilesd
+from .pseudo3d import FramesToVolume, FramesToVolumed, RepeatToVolume, RepeatToVolumed
 from .spatial import KeySafeSpacingd
 from .speckle import RandSpeckle, RandSpeckled
+from .variants_to_volume import RandVariantsToVolume, RandVariantsToVolumed, VariantsToVolume, VariantsToVolumed
+from .volume_to_slices import VolumeToSlices, VolumeToSlicesd, slice_fractions
 
 __all__ = [
     "WINDOWS",
@@ -23,6 +26,8 @@ __all__ = [
     "ClipPercentilesd",
     "EnsureChannels",
     "EnsureChannelsd",
+    "FramesToVolume",
+    "FramesToVolumed",
     "KeySafeSpacingd",
     "LogCompress",
     "LogCompressd",
@@ -34,13 +39,22 @@ __all__ = [
     "RandNonuniformityd",
     "RandSpeckle",
     "RandSpeckled",
+    "RandVariantsToVolume",
+    "RandVariantsToVolumed",
+    "RepeatToVolume",
+    "RepeatToVolumed",
     "ReplaceNonFinite",
     "ReplaceNonFinited",
+    "VariantsToVolume",
+    "VariantsToVolumed",
+    "VolumeToSlices",
+    "VolumeToSlicesd",
     "augmentation_transforms",
     "ct_intensity",
     "intensity_transforms",
     "load_transforms",
     "modality_transforms",
     "mr_intensity",
+    "slice_fractions",
     "us_intensity",
 ]
