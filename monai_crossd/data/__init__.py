@@ -10,8 +10,8 @@ from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
 from .headers import check_files, check_pairs, read_shape
-from .phantoms import make_phantom, prepare_phantoms
 from .images import list_images
+from .phantoms import make_phantom, prepare_phantoms
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
 
