@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,16 @@ import SimpleITK as sitk
 import slicerio
 from monai.data import PILReader
 
-from monai_crossd.data import DEMO_SLICES, demo, patches, prepare_demo
+from monai_crossd.data import (
+    DEMO_SLICES,
+    EMBEDDED,
+    demo_sources,
+    load_datalist,
+    patches,
+    prepare_demo,
+    prepare_embedded,
+)
+from monai_crossd.data.demo_sources import DEMO_SOURCES
 
 SOURCE = Path(slicerio.__file__).parent / "data"
 
@@ -25,6 +35,10 @@ def read(root: Path, task: str) -> dict:
 
 def digests(root: Path) -> dict[str, str]:
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*.png")}
+
+
+def replace_chest(monkeypatch, read) -> None:
+    monkeypatch.setitem(DEMO_SOURCES, "chest_ct", DEMO_SOURCES["chest_ct"]._replace(read=read))
 
 
 def test_slices_are_disjoint_with_a_margin():
@@ -90,7 +104,7 @@ def test_patches_are_balanced_and_sized(demo_dir):
 
 
 def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
-    image, label, _ = demo._read_chest_ct()
+    image, label, _ = DEMO_SOURCES["chest_ct"].read()
     a, b = DEMO_SLICES["training"][0]
     volume = patches.to_isotropic(image[:, :, a:b], label[:, :, a:b])
     reader = PILReader()
@@ -107,13 +121,13 @@ def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
 
 
 def test_patches_do_not_depend_on_the_other_sections_or_margins(demo_dir, tmp_path, monkeypatch):
-    image, label, names = demo._read_chest_ct()
+    image, label, names = DEMO_SOURCES["chest_ct"].read()
     values = sitk.GetArrayFromImage(image)
     kept = [z for a, b in DEMO_SLICES["training"] for z in range(a, b)]
     values[[z for z in range(34) if z not in kept]] = 777
     spoiled = sitk.GetImageFromArray(values)
     spoiled.CopyInformation(image)
-    monkeypatch.setattr(demo, "_read_chest_ct", lambda: (spoiled, label, names))
+    replace_chest(monkeypatch, lambda: (spoiled, label, names))
     prepare_demo("classification", tmp_path)
     before, after = digests(demo_dir / "classification"), digests(tmp_path / "classification")
     training = [p for p in before if "training" in p]
@@ -147,7 +161,7 @@ def test_two_preparations_are_the_same(demo_dir, tmp_path):
 
 
 def test_a_complete_set_is_reused(demo_dir, monkeypatch, caplog):
-    monkeypatch.setattr(demo, "_read_chest_ct", lambda: pytest.fail("read again"))
+    replace_chest(monkeypatch, lambda: pytest.fail("read again"))
     with caplog.at_level(logging.INFO, "monai_crossd"):
         assert prepare_demo("segmentation", demo_dir) == demo_dir / "segmentation" / "dataset.json"
     assert "ONE patient" in caplog.text
@@ -191,3 +205,116 @@ def test_missing_package_names_the_remedy(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "monai-crossd\[demo\]"'):
         prepare_demo("segmentation", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def tptbox() -> Path:
+    """The folder of TPTBox's samples, where it is installed."""
+    try:
+        package = distribution("TPTBox")
+    except PackageNotFoundError:
+        pytest.skip("needs `pip install --no-deps TPTBox==1.1.0`")
+    return Path(str(package.locate_file("TPTBox/tests")))
+
+
+SAMPLES = {
+    "vertebrae_ct": ("sample_ct/sub-ct_label-22_ct.nii.gz", "sample_ct/sub-ct_seg-subreg_label-22_msk.nii.gz", 10),
+    "vertebrae_mr": ("sample_mri/sub-mri_label-6_T2w.nii.gz", "sample_mri/sub-mri_seg-subreg_label-6_msk.nii.gz", 13),
+}
+
+
+@pytest.mark.parametrize("source", SAMPLES)
+def test_vertebrae_are_the_packages_own_voxels_at_their_place(tptbox, tmp_path, source):
+    path = prepare_demo("segmentation", tmp_path, source)
+    assert path == tmp_path / source / "segmentation" / "dataset.json"
+    content = json.loads(path.read_text())
+    image, label = (nib.load(tptbox / name) for name in SAMPLES[source][:2])
+    values = sorted(np.unique(np.asarray(label.dataobj)).tolist())
+    assert len(content["labels"]) == len(values) == SAMPLES[source][2] + 1
+    assert content["labels"]["1"] == "arcus vertebrae"  # 41
+    assert content["labels"]["9"] == "vertebra corpus border"  # 49
+    for section, ranges in DEMO_SOURCES[source].slices.items():
+        for item, (start, stop) in zip(content[section], ranges, strict=True):
+            for key, original in (("image", image), ("label", label)):
+                written = nib.load(path.parent / item[key])
+                expected = np.asarray(original.dataobj)[:, start:stop]
+                if key == "label":
+                    expected = np.searchsorted(values, expected)
+                    assert sorted(np.unique(expected)) == list(range(len(values)))  # every structure in each section
+                np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
+                assert nib.aff2axcodes(written.affine) == ("P", "I", "R")
+                np.testing.assert_allclose(written.affine @ [0, 0, 0, 1], original.affine @ [0, start, 0, 1], atol=1e-3)
+    assert len(load_datalist(path, "training")) == 1
+
+
+@pytest.mark.parametrize("source", SAMPLES)
+def test_vertebrae_patches_are_balanced(tptbox, tmp_path, source):
+    content = json.loads(prepare_demo("classification", tmp_path, source).read_text())
+    for section, count in (("training", 300), ("validation", 100)):
+        numbers = range(len(content["labels"]))
+        assert Counter(item["label"] for item in content[section]) == dict.fromkeys(numbers, count)
+    assert "vertebral body" in content["labels"].values()
+    assert "ONE patient" in content["description"]
+    assert content["modality"] == {"0": source[-2:].upper()}
+
+
+@pytest.mark.parametrize("source", SAMPLES)
+def test_vertebrae_sections_are_apart(source):
+    slices = DEMO_SOURCES[source].slices
+    used = {s: {z for a, b in ranges for z in range(a, b)} for s, ranges in slices.items()}
+    assert min(abs(t - v) for t in used["training"] for v in used["validation"]) == 3
+
+
+def test_missing_tptbox_names_the_remedy(tmp_path, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(demo_sources, "distribution", missing)
+    with pytest.raises(ImportError, match=r"pip install --no-deps TPTBox==1\.1\.0"):
+        prepare_demo("segmentation", tmp_path, "vertebrae_ct")
+    assert list((tmp_path / "vertebrae_ct").iterdir()) == []
+
+
+def test_tptbox_without_its_samples_names_the_remedy(tmp_path, monkeypatch):
+    information = tmp_path / "tptbox-9.9.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: TPTBox\nVersion: 9.9\n")
+    monkeypatch.setattr(demo_sources, "distribution", lambda name: Distribution.at(information))
+    with pytest.raises(FileNotFoundError, match=r"not in TPTBox 9\.9: `pip install --no-deps TPTBox==1\.1\.0`"):
+        prepare_demo("segmentation", tmp_path / "root", "vertebrae_mr")
+
+
+def test_every_word_is_known():
+    phantoms = [f"phantom:{m}{end}" for m in ("ct", "mr", "mr_t1", "us") for end in ("", ":2d")]
+    assert set(EMBEDDED) == {"demo", "demo:chest_ct", "demo:vertebrae_ct", "demo:vertebrae_mr", *phantoms}
+
+
+def test_both_words_of_the_chest_are_one_set(demo_dir):
+    paths = {prepare_embedded(word, "segmentation", demo_dir) for word in ("demo", "demo:chest_ct")}
+    assert paths == {demo_dir / "segmentation" / "dataset.json"}
+
+
+@pytest.mark.parametrize(
+    ("word", "task", "shape", "subjects"),
+    [("phantom:us", "segmentation", "3D", 24), ("phantom:mr:2d", "classification", "2D", 240)],
+)
+def test_words_of_phantoms(tmp_path, caplog, word, task, shape, subjects):
+    with caplog.at_level(logging.INFO, "monai_crossd"):
+        path = prepare_embedded(word, task, tmp_path)
+    assert f"Phantoms (synthetic), {subjects} subjects" in caplog.text
+    content = json.loads(path.read_text())
+    assert (content["tensorImageSize"], len(content["training"] + content["validation"])) == (shape, subjects)
+    assert len(load_datalist(path, "validation", task)) == subjects // 4
+
+
+@pytest.mark.parametrize("word", ["phantom", "phantom:pet", "demo:spine"])
+def test_unknown_word(tmp_path, word):
+    with pytest.raises(ValueError, match="phantom:ct"):
+        prepare_embedded(word, "segmentation", tmp_path)
+    with pytest.raises(ValueError, match="segmentation"):
+        prepare_embedded("phantom:ct", "detection", tmp_path)
+
+
+def test_unknown_source(tmp_path):
+    with pytest.raises(ValueError, match="vertebrae_ct"):
+        prepare_demo("segmentation", tmp_path, "vertebrae")

@@ -12,7 +12,7 @@ from .shapes import Anatomy, Points, blur, paint
 __all__ = ["HOUNSFIELD", "acquire_ct"]
 
 HOUNSFIELD = {"air": -1000.0, "fat": -100.0, "muscle": 50.0, "lung": -850.0, "bone": 400.0, "liver": 65.0}
-CONTRAST = (45.0, 75.0)  # of vessels and lesion above the liver, HU: drawn per subject
+CONTRAST = (70.0, 110.0)  # of vessels and lesion above the liver, HU: drawn per subject
 NOISE = (8.0, 16.0)  # standard deviation, HU: drawn per subject
 POINT_SPREAD = 0.5  # standard deviation within the slice, voxels
 LOWEST = -1024

@@ -89,12 +89,15 @@ def _held_out(subjects: int, num_classes: int, val_fraction: float, seed: int) -
 
 def _write(folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     subjects, size, num_classes, seed = (arguments[key] for key in ("subjects", "size", "num_classes", "seed"))
-    held_out = _held_out(subjects, num_classes, arguments["val_fraction"], seed)
-    sections: dict[str, list[dict]] = {"training": [], "validation": []}
+    items = []
     for subject in range(subjects):
         phantom = make_phantom(arguments["modality"], subject, size, arguments["spacing"], seed, num_classes)
-        item = _write_subject(phantom, folder, subject, arguments)
-        sections["validation" if subject in held_out else "training"].append(item)
+        items.append(_write_subject(phantom, folder, subject, arguments))
+    held_out = _held_out(subjects, num_classes, arguments["val_fraction"], seed)
+    sections = {
+        "training": [item for subject, item in enumerate(items) if subject not in held_out],
+        "validation": [items[subject] for subject in sorted(held_out)],
+    }
     classes = CLASSES[:num_classes]
     names = phantom.names if arguments["task"] == "segmentation" else classes
     modality = arguments["modality"].upper()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,7 @@ def spin_echo(tissue: str, repetition: float, echo: float) -> float:
     0.274
     """
     density, t1, t2 = RELAXATION[tissue]
-    return density * (1 - np.exp(-repetition / t1)) * np.exp(-echo / t2)
+    return density * (1 - math.exp(-repetition / t1)) * math.exp(-echo / t2)
 
 
 def _bias_field(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

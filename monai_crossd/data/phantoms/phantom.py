@@ -80,11 +80,11 @@ def make_phantom(
     - 0, no lesion: vessels alone;
     - 1, solid lesion: a sphere;
     - 2, shell lesion: a sphere with a core of healthy tissue;
-    - 3, lobulated lesion: six spheres grown together.
+    - 3, lobulated lesion: five spheres grown together.
 
-    Vessels and lesion are one tissue, and in class 0 one more vessel stands in the lesion's place. So neither mean
-    intensity nor the amount of that tissue tells; a vessel cut across is as round as a lesion and differs by going on
-    through the slices. In a phantom of one slice the vessels run within it.
+    Vessels and lesion are one tissue, and in class 0 one more vessel stands in the lesion's place with about as much of
+    it. So neither mean intensity nor the amount of that tissue tells; a vessel cut across is as round as a lesion and
+    differs by going on through the slices. In a phantom of one slice the vessels run within it.
 
     - CT: Hounsfield units, partial volume, thick slices, blur and grainy noise.
     - MR (T2-weighted ``"mr"``, T1-weighted ``"mr_t1"``): spin-echo signal, bias field, Rician noise, arbitrary scale.

@@ -62,11 +62,12 @@ def ellipsoid(points: Points, centre: Vector, axes: Vector, exponent: float = 2.
     return (radius - 1) * scale - grow
 
 
-def tube(points: Points, through: Vector, direction: Vector, radius: float) -> np.ndarray:
-    """Distance to a straight tube without ends; ``direction`` is a unit vector."""
-    offsets = [p - t for p, t in zip(points, through, strict=True)]
+def tube(points: Points, centre: Vector, direction: Vector, radius: float, length: float) -> np.ndarray:
+    """Distance to a straight tube with flat ends; ``direction`` is a unit vector, the rest in mm."""
+    offsets = [p - c for p, c in zip(points, centre, strict=True)]
     along = sum(o * d for o, d in zip(offsets, direction, strict=True))
-    return np.sqrt(np.maximum(sum(o**2 for o in offsets) - along**2, 0)) - radius
+    across = np.sqrt(np.maximum(sum(o**2 for o in offsets) - along**2, 0))
+    return np.maximum(across - radius, np.abs(along) - length / 2)
 
 
 def spheres(points: Points, centres: np.ndarray, radius: float) -> np.ndarray:
