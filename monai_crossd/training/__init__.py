@@ -4,6 +4,7 @@
 - :class:`ClassificationReport` and :class:`MetricsReport` write scores with confidence intervals;
 - :class:`HistoryHandler` prints a line per epoch and writes its table and curves;
 - :class:`OverlayHandler` draws validation cases;
+- :class:`PredictionsHandler` writes what a classifier says;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
@@ -19,6 +20,7 @@ from .finetune import FINETUNE_MODES, Trainable, set_trainable
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .overlay_handler import OverlayHandler
+from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
 from .run_config import save_run_config
 from .scores import Score, format_scores, write_csv
@@ -30,6 +32,7 @@ __all__ = [
     "HistoryHandler",
     "MetricsReport",
     "OverlayHandler",
+    "PredictionsHandler",
     "Score",
     "StopOnNaN",
     "Trainable",
