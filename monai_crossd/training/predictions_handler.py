@@ -58,9 +58,9 @@ class PredictionsHandler:
             probabilities = torch.as_tensor(output["pred"]).detach().cpu().double().flatten()
             if len(probabilities) != len(self.labels) or abs(probabilities.sum().item() - 1) > 1e-2:
                 raise ValueError(
-                    f"{path or 'an image'} has the prediction {[round(p, 3) for p in probabilities.tolist()]}; expected "
-                    f"probabilities of {self.labels}. Give the postprocessing Activationsd(softmax=True), or correct the "
-                    "labels."
+                    f"{path or 'an image'} has the prediction {probabilities.tolist()}; expected "
+                    f"probabilities of {self.labels}. Give the postprocessing Activationsd(softmax=True), or correct "
+                    "the labels."
                 )
             self._rows.append((path, probabilities.tolist()))
 
