@@ -8,18 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import SimpleITK as sitk
 from monai.config import PathLike
 from monai.utils import look_up_option
 
 from .demo_sources import DEMO_SLICES, DEMO_SOURCES, DemoSource
-from .patches import PATCH_SIZE, sample_patches, to_isotropic
+from .patches import BLOCK_DEPTH, PATCH_SIZE, sample_blocks, sample_patches, to_isotropic
 from .phantoms import MODALITIES, prepare_phantoms
 from .prepared import prepare_once
 
 __all__ = ["DEMO_SLICES", "EMBEDDED", "prepare_demo", "prepare_embedded"]
 
 SEED = 0
+BLOCK_FRACTION = 4  # of the 2D patches: neighbouring blocks share most of their voxels
 _SPLIT = (
     "Training and validation are different slices of the same patient, at least one slice apart: good for trying the "
     "software, says nothing about other patients."
@@ -58,12 +61,26 @@ def _write_segmentation(folder: Path, source: DemoSource) -> dict:
     }
 
 
-def _write_classification(folder: Path, source: DemoSource) -> dict:
-    """Writes 2D patches as PNG in class folders and returns the content of dataset.json."""
+def _write_picture(patch: np.ndarray, path: Path, source: DemoSource) -> None:
+    # transposed, so that MONAI's readers give back the axis order of the volume
+    sitk.WriteImage(sitk.GetImageFromArray(patch.T), str(path))
+
+
+def _write_block(block: np.ndarray, path: Path, source: DemoSource) -> None:
+    low, high = source.window
+    values = np.rint(block / 255 * (high - low) + low).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, np.diag([source.voxel] * 3 + [1])), path)
+
+
+def _write_classification(folder: Path, source: DemoSource, blocks: bool = False) -> dict:
+    """Writes 2D patches as PNG or 3D blocks as NIfTI in class folders and returns the content of dataset.json."""
     image, label, names = source.read()
     groups = source.classes or {name: (name,) for name in names.values()}
     class_of = {structure: number for number, group in enumerate(groups.values(), start=1) for structure in group}
     label = sitk.ChangeLabel(label, {value: class_of.get(name, 0) for value, name in names.items()})
+    sample, write, suffix = (
+        (sample_blocks, _write_block, ".nii.gz") if blocks else (sample_patches, _write_picture, ".png")
+    )
     sections: dict[str, list[dict]] = {}
     for seed, (section, ranges) in enumerate(source.slices.items(), start=SEED):
         # each sub-volume is resampled alone, so no interpolation reaches across the margin
@@ -71,22 +88,26 @@ def _write_classification(folder: Path, source: DemoSource) -> dict:
         volumes = [to_isotropic(*piece, voxel=source.voxel, window=source.window) for piece in pieces]
         sections[section] = []
         counts = [0] * len(groups)
-        for patch, value in sample_patches(volumes, range(1, len(groups) + 1), source.patches[section], seed):
+        number = source.patches[section] // (BLOCK_FRACTION if blocks else 1)
+        for patch, value in sample(volumes, range(1, len(groups) + 1), number, seed):
             index = value - 1
-            path = Path("images", section, list(groups)[index].replace(" ", "_"), f"{counts[index]:04d}.png")
+            path = Path("images", section, list(groups)[index].replace(" ", "_"), f"{counts[index]:04d}{suffix}")
             counts[index] += 1
             (folder / path.parent).mkdir(parents=True, exist_ok=True)
-            # transposed, so that MONAI's PILReader gives back the axis order of the volume
-            sitk.WriteImage(sitk.GetImageFromArray(patch.T), str(folder / path))
+            write(patch, folder / path, source)
             sections[section].append({"image": path.as_posix(), "label": index})
     low, high = source.window
     unit = "HU " if source.modality == "CT" else ""
+    what = (
+        f"Blocks of {PATCH_SIZE}x{PATCH_SIZE}x{BLOCK_DEPTH} voxels of {source.voxel:g} mm, {unit}{low:g}..{high:g}"
+        if blocks
+        else f"2D patches of {PATCH_SIZE}x{PATCH_SIZE} pixels of {source.voxel:g} mm in three slice orientations, "
+        f"{unit}{low:g}..{high:g} as grey 0..255"
+    )
     return {
-        "name": f"{source.name} patches",
-        "description": f"{source.origin} {_SPLIT} 2D patches of {PATCH_SIZE}x{PATCH_SIZE} pixels of "
-        f"{source.voxel:g} mm in three slice orientations, {unit}{low:g}..{high:g} as grey 0..255, labelled by the "
-        "dominant structure at the centre.",
-        "tensorImageSize": "2D",
+        "name": f"{source.name} {'blocks' if blocks else 'patches'}",
+        "description": f"{source.origin} {_SPLIT} {what}, labelled by the dominant structure at the centre.",
+        "tensorImageSize": "3D" if blocks else "2D",
         "modality": {"0": source.modality},
         "labels": {str(index): name for index, name in enumerate(groups)},
         "numTraining": len(sections["training"]),
@@ -94,9 +115,10 @@ def _write_classification(folder: Path, source: DemoSource) -> dict:
     }
 
 
-_WRITERS: dict[str, Callable[[Path, DemoSource], dict]] = {
+_WRITERS: dict[str, Callable[..., dict]] = {
     "segmentation": _write_segmentation,
     "classification": _write_classification,
+    "classification_3d": partial(_write_classification, blocks=True),
 }
 
 
@@ -105,8 +127,8 @@ def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
 
     ``"segmentation"`` gives NIfTI sub-volumes with all structures; ``"classification"`` gives class-balanced 2D patches
     (PNG) of the same training and validation slices, so that a network pretrained on them has never seen a validation
-    slice. The classes are the structures (of vertebrae: groups of them); background is no class. Both are the same at
-    each call. Validation slices are of the same patient as the training slices: a high score there shows that the
+    slice; ``"classification_3d"`` 3D blocks (NIfTI) of them. The classes are the structures (of vertebrae: groups of
+    them); background is no class. All are the same at each call. Validation slices are of the same patient as the training slices: a high score there shows that the
     software works, and nothing more.
 
     - ``"chest_ct"``: the CT of the package slicerio, seven structures, 6 mm slices.
@@ -114,7 +136,7 @@ def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
       its subregions of a vertebra, 1.5 mm voxels, axes to the back, down and to the right.
 
     Args:
-        task: ``"segmentation"`` or ``"classification"``.
+        task: ``"segmentation"``, ``"classification"`` or ``"classification_3d"``.
         root: folder that receives ``<task>/dataset.json`` and the files it names, for vertebrae
             ``<source>/<task>/dataset.json``. The set is made under a temporary name and moved into place when complete.
         source: which volume.
@@ -141,9 +163,15 @@ def _phantoms(task: str, root: PathLike, modality: str, flat: bool) -> Path:
     return prepare_phantoms(modality, folder, task)
 
 
+def _blocks(task: str, root: PathLike, source: str) -> Path:
+    look_up_option(task, ("classification",))
+    return prepare_demo("classification_3d", root, source)
+
+
 EMBEDDED: dict[str, Callable[[str, PathLike], Path]] = {
     "demo": prepare_demo,
     **{f"demo:{source}": partial(prepare_demo, source=source) for source in DEMO_SOURCES},
+    **{f"demo:{source}:3d": partial(_blocks, source=source) for source in DEMO_SOURCES},
     **{f"phantom:{modality}": partial(_phantoms, modality=modality, flat=False) for modality in MODALITIES},
     **{f"phantom:{modality}:2d": partial(_phantoms, modality=modality, flat=True) for modality in MODALITIES},
 }
@@ -153,7 +181,7 @@ def prepare_embedded(word: str, task: str, root: PathLike) -> Path:
     """Writes the data set that a word names below ``root``, or reuses it.
 
     - ``"demo"`` or ``"demo:chest_ct"``, ``"demo:vertebrae_ct"``, ``"demo:vertebrae_mr"``: ONE real patient each, see
-      :func:`prepare_demo`.
+      :func:`prepare_demo`; with ``":3d"`` behind it, for classification, blocks of volumes in place of 2D patches.
     - ``"phantom:ct"``, ``"phantom:mr"``, ``"phantom:mr_t1"``, ``"phantom:us"``: 24 synthetic subjects, volumes of
       64x64x32 as NIfTI; with ``":2d"`` behind it, 240 of one slice of 64x64 as PNG; see
       :func:`~monai_crossd.data.phantoms.prepare_phantoms`.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -82,7 +82,7 @@ class DemoSource(NamedTuple):
     origin: str
     read: Callable[[], Volume]
     axis: int
-    slices: dict[str, tuple[tuple[int, int], ...]]
+    slices: Mapping[str, tuple[tuple[int, int], ...]]
     voxel: float
     window: tuple[float, float]
     classes: dict[str, tuple[str, ...]]
