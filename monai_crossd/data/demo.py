@@ -128,10 +128,10 @@ def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
     ``"segmentation"`` gives NIfTI sub-volumes with all structures; ``"classification"`` gives class-balanced 2D patches
     (PNG) of the same training and validation slices, so that a network pretrained on them has never seen a validation
     slice; ``"classification_3d"`` 3D blocks (NIfTI) of them. The classes are the structures (of vertebrae: groups of
-    them); background is no class. All are the same at each call. Validation slices are of the same patient as the training slices: a high score there shows that the
-    software works, and nothing more.
+    them); background is no class. All are the same at each call. Validation slices are of the same patient as
+    the training slices: a high score there shows that the software works, and nothing more.
 
-    - ``"chest_ct"``: the CT of the package slicerio, seven structures, 6 mm slices.
+    - ``"chest_ct"``: the CT of the package slicerio, seven structures, 10 mm slices.
     - ``"vertebrae_ct"``, ``"vertebrae_mr"``: CT and T2-weighted MR of three vertebrae each, of the package TPTBox, with
       its subregions of a vertebra, 1.5 mm voxels, axes to the back, down and to the right.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""2D patches of a labelled 3D volume, in the three slice orientations, labelled by their dominant structure."""
+"""2D patches and 3D blocks of a labelled volume, labelled by the dominant structure at their centre."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.lib.stride_tricks import sliding_window_view
 
-__all__ = ["PATCH_SIZE", "SPACING", "WINDOW", "dominant_label", "sample_patches", "to_isotropic"]
+__all__ = [
+    "BLOCK_DEPTH",
+    "PATCH_SIZE",
+    "SPACING",
+    "WINDOW",
+    "dominant_label",
+    "sample_blocks",
+    "sample_patches",
+    "to_isotropic",
+]
 
 PATCH_SIZE = 48
+BLOCK_DEPTH = 12
 CENTRE_SIZE = 7
 SPACING = 3.0
 WINDOW = (-1000, 1000)
@@ -107,3 +117,35 @@ def sample_patches(
         for stack, s, i, j, _ in generator.permutation(choice)[:count]:
             patches.append((slices[stack][s, i : i + PATCH_SIZE, j : j + PATCH_SIZE], int(value)))
     return patches
+
+
+def sample_blocks(
+    volumes: Sequence[tuple[np.ndarray, np.ndarray]], labels: Sequence[int], count: int, seed: int
+) -> list[tuple[np.ndarray, int]]:
+    """Draws axial blocks of 48x48x12 voxels without replacement, ``count`` of each label or as many as there are.
+
+    Args:
+        volumes: pairs of grey values and labels, both (X, Y, Z). A block that reaches out of its volume is padded with
+            0 (air).
+        labels: the labels to draw; each is the dominant one in the central 7x7 window of the block's middle slice.
+        count: blocks per label.
+        seed: of the draw; same seed, same blocks.
+
+    Returns:
+        Pairs of block (48, 48, 12) and label, grouped by label.
+    """
+    half, above = PATCH_SIZE // 2, BLOCK_DEPTH // 2
+    padded = [np.pad(grey, ((half, half), (half, half), (above, above))) for grey, _ in volumes]
+    places = []
+    for number, (_, label) in enumerate(volumes):
+        dominant = dominant_label(np.moveaxis(label, 2, 0))
+        index = np.argwhere(np.isin(dominant, labels))
+        places.append(np.column_stack([np.full(len(index), number), index, dominant[tuple(index.T)]]))
+    candidates = np.concatenate(places)
+    generator = np.random.default_rng(seed)
+    blocks = []
+    for value in labels:
+        choice = candidates[candidates[:, -1] == value]
+        for number, s, i, j, _ in generator.permutation(choice)[:count]:
+            blocks.append((padded[number][i : i + PATCH_SIZE, j : j + PATCH_SIZE, s : s + BLOCK_DEPTH], int(value)))
+    return blocks

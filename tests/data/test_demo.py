@@ -120,6 +120,33 @@ def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
     assert found > 5  # the axial ones among the patches, and lumbar spine comes only from this sub-volume
 
 
+def test_a_block_is_a_piece_of_the_volume_labelled_by_its_centre(tmp_path):
+    path = prepare_demo("classification_3d", tmp_path)
+    content = json.loads(path.read_text())
+    assert Counter(item["label"] for item in content["training"]) == dict.fromkeys(range(7), 85)
+    assert Counter(item["label"] for item in content["validation"]) == dict.fromkeys(range(7), 21)
+    image, label, _ = DEMO_SOURCES["chest_ct"].read()
+    lumbar = 3
+    a, b = DEMO_SLICES["training"][0]  # the one training sub-volume with lumbar spine
+    grey, labels = patches.to_isotropic(image[:, :, a:b], label[:, :, a:b])
+    edges = ((24, 24), (24, 24), (6, 6))
+    grey, labels = (np.pad(volume.astype(float), edges) for volume in (grey, labels))
+    starts = {}  # of blocks, by a few of their voxels
+    for start in np.ndindex(*(n - m + 1 for n, m in zip(grey.shape, (48, 48, 12), strict=True))):
+        i, j, k = start
+        starts.setdefault(grey[i + 20 : i + 28, j + 24, k + 6].tobytes(), []).append(start)
+    for item in [item for item in content["training"] if item["label"] == lumbar][::8]:
+        block = nib.load(path.parent / item["image"])
+        np.testing.assert_allclose(block.header.get_zooms(), (3, 3, 3))
+        values = np.rint((np.asarray(block.dataobj, float) + 1000) / 2000 * 255)
+        near = [tuple(slice(s, s + n) for s, n in zip(start, (48, 48, 12), strict=True))
+                for start in starts.get(values[20:28, 24, 6].tobytes(), [])]  # fmt: skip
+        cuts = [cut for cut in near if (grey[cut] == values).all()]
+        assert cuts, item
+        counts = Counter(labels[cuts[0]][21:28, 21:28, 6].ravel().tolist())
+        assert counts.most_common(1)[0][0] == lumbar + 1
+
+
 def test_patches_do_not_depend_on_the_other_sections_or_margins(demo_dir, tmp_path, monkeypatch):
     image, label, names = DEMO_SOURCES["chest_ct"].read()
     values = sitk.GetArrayFromImage(image)
@@ -286,7 +313,14 @@ def test_tptbox_without_its_samples_names_the_remedy(tmp_path, monkeypatch):
 
 def test_every_word_is_known():
     phantoms = [f"phantom:{m}{end}" for m in ("ct", "mr", "mr_t1", "us") for end in ("", ":2d")]
-    assert set(EMBEDDED) == {"demo", "demo:chest_ct", "demo:vertebrae_ct", "demo:vertebrae_mr", *phantoms}
+    real = [f"demo:{s}{end}" for s in ("chest_ct", "vertebrae_ct", "vertebrae_mr") for end in ("", ":3d")]
+    assert set(EMBEDDED) == {"demo", *real, *phantoms}
+
+
+def test_blocks_are_for_classification(tmp_path):
+    with pytest.raises(ValueError, match="classification"):
+        prepare_embedded("demo:chest_ct:3d", "segmentation", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_both_words_of_the_chest_are_one_set(demo_dir):
