@@ -52,6 +52,8 @@ def percentile_interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def bootstrap_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float, int]:
     """Mean over cases with its 95 % percentile bootstrap interval.
 
+    Where all cases have the same score, so have all resamples: the interval has no width, however few they are.
+
     References:
         B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993.
 

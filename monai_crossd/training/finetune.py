@@ -84,12 +84,14 @@ def set_trainable(network: nn.Module, mode: str = "full", part: str = "") -> Tra
     except AttributeError as error:
         parts = ", ".join(name for name, _ in network.named_children())
         raise ValueError(f"{type(network).__name__} has no part {part!r}, but {parts} and what is in them.") from error
+    learning: list[nn.Module]
     if mode == "full":
         learning = list(pretrained.modules())
     elif mode == "weak_probe":
         learning = [module for module in pretrained.modules() if isinstance(module, (*NORMS, nn.Linear))]
     else:
-        learning = [] if part else [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+        heads: list[nn.Module] = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        learning = [] if part else heads[-1:]
     frozen = {id(p) for p in pretrained.parameters()}
     frozen -= {id(p) for module in learning for p in module.parameters(recurse=False)}
     parameters = list(network.parameters())
