@@ -4,6 +4,7 @@
 from .acs import acs_conv3d, embed_planes, view_channels
 from .acs_transpose import acs_conv_transpose3d, embed_planes_transposed
 from .crossd import crossd_conv2d, crossd_conv3d
+from .crossd_paths import crossd_path
 from .inflate import centre_kernel, orient_bank, repeat_kernel, spread_kernel, transposed_kernel
 from .planar import planar_conv3d
 from .shift import crossd_kernel2d, rotation_shift, shift_from_map, shift_kernel
@@ -16,6 +17,7 @@ __all__ = [
     "crossd_conv2d",
     "crossd_conv3d",
     "crossd_kernel2d",
+    "crossd_path",
     "embed_planes",
     "embed_planes_transposed",
     "embed_views",

@@ -104,12 +104,12 @@ def pad_input(x: Tensor, pads: list[int], mode: str) -> Tensor:
     return F.pad(x, backwards, mode)
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pads: list[int], dilation: list[int], groups: int
-) -> Tensor:
-    """conv2d or conv3d with `[low, high]` zero padding per axis; a negative entry crops.
+def crop_and_pad(x: Tensor, pads: list[int]) -> tuple[Tensor, list[int]]:
+    """Zero padding by `[low, high]` pairs, negative to crop, as far as a convolution cannot do it itself.
 
-    Symmetric padding is left to the convolution itself, so that the common case copies nothing.
+    Returns:
+        The input, cropped and padded where `pads` is lopsided, and the symmetric padding left to do, one per axis: the
+        common case copies nothing.
     """
     symmetric: list[int] = []
     rest: list[int] = []
@@ -127,6 +127,25 @@ def convolve(
         rest += [low - common, high - common]
     if max(rest) > 0:
         x = pad_input(x, rest, "constant")
+    return x, symmetric
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], pads: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """conv2d or conv3d with `[low, high]` zero padding per axis; a negative entry crops."""
+    x, symmetric = crop_and_pad(x, pads)
     if x.dim() == 4:
         return torch.conv2d(x, weight, bias, stride, symmetric, dilation, groups)
     return torch.conv3d(x, weight, bias, stride, symmetric, dilation, groups)
+
+
+def output_positions(
+    image: Sequence[int], size: Sequence[int], stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
+) -> int:
+    """Number of positions of the output of a convolution over an `image` of this size."""
+    count = 1
+    for axis, n in enumerate(image):
+        room = n + pads[2 * axis] + pads[2 * axis + 1] - dilation[axis] * (size[axis] - 1) - 1
+        count *= max(0, room // stride[axis] + 1)
+    return count

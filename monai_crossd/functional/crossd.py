@@ -8,15 +8,26 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
+from ._geometry import (
+    check_bias,
+    check_convolution,
+    check_input,
+    convolve,
+    ntuple,
+    output_positions,
+    pad_input,
+    resolve_padding,
+)
+from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, pick_path, shared_conv
 from .inflate import spatial_axis
-from .shift import check_bank, crossd_kernel2d
+from .shift import check_bank, full_precision, mix_kernels, shift_mixing
 
 # torch 2.7 is the first with is_exporting
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -26,30 +37,35 @@ def _per_sample_patches(
     x: Tensor, kernels: Tensor, stride: list[int], pads: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     """Per-sample kernels as a matrix product over patches: no batch size in the graph, so that it may stay dynamic."""
-    channels = int(x.shape[1])
     size = [int(k) for k in kernels.shape[3:]]  # constants: an exported convolution needs a kernel of known shape
-    taps = math.prod(size)
-    pick = torch.eye(taps, dtype=x.dtype, device=x.device).repeat(channels, 1).view([channels * taps, 1, *size])
-    patches = convolve(x, pick, None, stride, pads, dilation, channels)  # (B, C*taps, ...)
+    patches = conv_patches(x, size, stride, pads, dilation)  # (B, C*taps, ...)
     rows = kernels.flatten(3).flatten(2).unflatten(1, [groups, -1])  # (B, groups, O/groups, I*taps)
     y = rows @ patches.flatten(2).unflatten(1, [groups, -1])
     return y.reshape([-1, kernels.shape[1], *patches.shape[2:]])
 
 
-def per_sample_conv(
+def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    return y if bias is None else y + bias.to(y.dtype).view([1, -1] + [1] * (y.dim() - 2))
+
+
+def mixed_conv(
     x: Tensor,
-    kernels: Tensor,
+    weight: Tensor,
+    mixing: Tensor,
+    size: list[int],
     bias: Tensor | None,
     stride: list[int],
     pads: list[int],
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolve sample b with kernels[b] (or every sample with kernels[0], if there is one); TorchScript.
+    """Convolve sample b with the kernel mixing[b] · bank (or every sample with that of mixing[0]); TorchScript.
 
     Args:
         x: (B, C, *spatial).
-        kernels: (B or 1, O, I, *kernel).
+        weight: (O, I, *bank), Q elements per pair of channels.
+        mixing: (B or 1, P, Q).
+        size: of the kernels, P elements.
         bias: (O,) or None.
         stride: one per spatial axis.
         pads: `[low, high]` zero padding per spatial axis, negative to crop.
@@ -59,24 +75,49 @@ def per_sample_conv(
     Returns:
         (B, O, *spatial out).
     """
-    batch, out = x.shape[0], kernels.shape[1]
-    if kernels.shape[0] == 1:
-        return convolve(x, kernels[0], bias, stride, pads, dilation, groups)
-    if batch == 0:
+    if mixing.shape[0] == 1:
+        kernel = mix_kernels(weight, mixing, size)[0]
+        return convolve(x, kernel, bias, stride, pads, dilation, groups)
+    if x.shape[0] == 0:
         # any kernel has the right shape for no sample; the zero keeps it in the graph, so gradients are zeros
-        return convolve(x, kernels.sum(0), bias, stride, pads, dilation, groups)
-    y: Tensor | None = None
+        return convolve(x, mix_kernels(weight, mixing, size).sum(0), bias, stride, pads, dilation, groups)
     # TorchScript drops a branch on just this: it cannot ask whether a graph is being exported
-    if not torch.jit.is_scripting():  # noqa: SIM102
+    if not torch.jit.is_scripting():
         if torch.onnx.is_in_onnx_export() or _is_exporting():
-            y = _per_sample_patches(x, kernels, stride, pads, dilation, groups)
-    if y is None:
-        folded = x.reshape([1, batch * x.shape[1]] + list(x.shape[2:]))
-        y = convolve(folded, kernels.flatten(0, 1), None, stride, pads, dilation, batch * groups)
-        y = y.view([batch, out] + list(y.shape[2:]))
-    if bias is not None:
-        y = y + bias.to(y.dtype).view([1, -1] + [1] * (y.dim() - 2))
-    return y
+            y = _per_sample_patches(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+            return _add_bias(y, bias)
+        if _is_eager():
+            return _mixed_conv_eager(x, weight, mixing, size, bias, stride, pads, dilation, groups)
+    y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+    return _add_bias(y, bias)
+
+
+def _is_eager() -> bool:
+    """Whether operations just run: nobody compiles, traces, or transforms them in a way a Function does not know."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def _mixed_conv_eager(
+    x: Tensor, weight: Tensor, mixing: Tensor, size: list[int], bias: Tensor | None, stride: list[int],
+    pads: list[int], dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
+    if has_torch_function_unary(x):  # a MetaTensor: its metadata is carried once, not by every operation in here
+        args = (x, weight, mixing, size, bias, stride, pads, dilation, groups)
+        y: Tensor = handle_torch_function(_mixed_conv_eager, (x,), *args)
+        return y
+    path = pick_path(x, weight, mixing, output_positions(list(x.shape[2:]), size, stride, pads, dilation))
+    if path == "shared":
+        y = shared_conv(x, weight, mixing, size, stride, pads, dilation, groups)
+    elif path == "per_sample":
+        y = per_sample_loop(x, weight, mixing, size, stride, pads, dilation, groups)
+    else:
+        y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+    return _add_bias(y, bias)
 
 
 def crossd_apply2d(
@@ -94,7 +135,8 @@ def crossd_apply2d(
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    return per_sample_conv(x, crossd_kernel2d(weight, shift), bias, stride, pads, dilation, groups)
+    mixing = shift_mixing(full_precision(shift), list(weight.shape[2:]), True)
+    return mixed_conv(x, weight, mixing, list(weight.shape[3:]), bias, stride, pads, dilation, groups)
 
 
 def crossd_apply3d(
@@ -114,20 +156,25 @@ def crossd_apply3d(
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    kernels = crossd_kernel2d(weight, shift).unsqueeze(axis - 3)
     depth = weight.shape[2]
+    size = list(weight.shape[3:])
+    mixing = shift_mixing(full_precision(shift), list(weight.shape[2:]), True)  # (B, P, Q)
     if placement == "spread":
-        kernels = torch.repeat_interleave(kernels / depth, depth, dim=axis - 3)
+        # the rows of the kernel's plane, one plane per slice
+        planes = (mixing / depth).unflatten(1, size).unsqueeze(axis + 1)
+        mixing = torch.repeat_interleave(planes, depth, dim=axis + 1).flatten(1, 3)
+        size.insert(axis, depth)
     else:
         # the plane stands at depth // 2 of a kernel of that depth: what lies before and after it is not read
+        size.insert(axis, 1)
         pads = pads.copy()
         pads[2 * axis] -= dilation[axis] * (depth // 2)
         pads[2 * axis + 1] -= dilation[axis] * (depth - 1 - depth // 2)
-    return per_sample_conv(x, kernels, bias, stride, pads, dilation, groups)
+    return mixed_conv(x, weight, mixing, size, bias, stride, pads, dilation, groups)
 
 
 def _check_batch(x: Tensor, shift: Tensor) -> None:
-    if shift.dim() != 2 or shift.shape[0] not in (1, x.shape[0]):
+    if shift.dim() != 2 or shift.shape[1] != 3 or shift.shape[0] not in (1, x.shape[0]):
         raise ValueError(f"shift must be (B, 3) or (1, 3) for a batch of {x.shape[0]}, got shape {list(shift.shape)}.")
 
 

@@ -135,23 +135,30 @@ def check_bank(weight: Tensor) -> None:
         raise ValueError(f"the kernel bank must be (O, I, Kd, Kh, Kw), got shape {list(weight.shape)}.")
 
 
+def full_precision(shift: Tensor) -> Tensor:
+    """A shift in float32 at least."""
+    half = shift.dtype == torch.float16 or shift.dtype == torch.bfloat16
+    return shift.float() if half else shift
+
+
 def _check(weight: Tensor, shift: Tensor) -> None:
     check_bank(weight)
     if shift.dim() != 2 or shift.shape[1] != 3:
         raise ValueError(f"shift must be (B, 3), got shape {list(shift.shape)}.")
 
 
-def _mix(weight: Tensor, shift: Tensor, middle: bool) -> Tensor:
-    """One GEMM over the flattened bank, (B, O, I, P)."""
-    size = [weight.shape[2], weight.shape[3], weight.shape[4]]
-    if shift.dtype == torch.float16 or shift.dtype == torch.bfloat16:
-        shift = shift.float()
-    mixing = shift_mixing(shift, size, middle)  # (B, P, Q)
-    rows = mixing.shape[1]
+def mix_kernels(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
+    """Kernels (B, O, I, *size) from a bank (O, I, *) and mixing matrices (B, P, Q), as one GEMM; TorchScript."""
     bank = weight.flatten(2).flatten(0, 1)  # (O*I, Q)
     kernels = bank @ mixing.flatten(0, 1).to(weight.dtype).t()  # (O*I, B*P)
-    kernels = kernels.view(weight.shape[0], weight.shape[1], -1, rows)
-    return kernels.permute(2, 0, 1, 3)
+    kernels = kernels.view(weight.shape[0], weight.shape[1], -1, mixing.shape[1])
+    return kernels.permute(2, 0, 1, 3).unflatten(3, size)
+
+
+def _mix(weight: Tensor, shift: Tensor, middle: bool) -> Tensor:
+    size = [weight.shape[2], weight.shape[3], weight.shape[4]]
+    mixing = shift_mixing(full_precision(shift), size, middle)
+    return mix_kernels(weight, mixing, size[1:] if middle else size)
 
 
 def crossd_kernel2d(weight: Tensor, shift: Tensor) -> Tensor:
@@ -176,7 +183,7 @@ def crossd_kernel2d(weight: Tensor, shift: Tensor) -> Tensor:
         True
     """
     _check(weight, shift)
-    return _mix(weight, shift, True).unflatten(3, [weight.shape[3], weight.shape[4]])
+    return _mix(weight, shift, True)
 
 
 def shift_kernel(weight: Tensor, shift: Tensor) -> Tensor:
@@ -193,4 +200,4 @@ def shift_kernel(weight: Tensor, shift: Tensor) -> Tensor:
         ValueError: if a shape is another.
     """
     _check(weight, shift)
-    return _mix(weight, shift, False).unflatten(3, [weight.shape[2], weight.shape[3], weight.shape[4]])
+    return _mix(weight, shift, False)

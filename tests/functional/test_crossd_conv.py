@@ -11,11 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles import crossd_conv2d_fft, crossd_conv3d_loop
 
-from monai_crossd.functional import crossd_conv2d, crossd_conv3d, crossd_kernel2d, rotation_shift
+from monai_crossd.functional import crossd_conv2d, crossd_conv3d, crossd_kernel2d, crossd_path, rotation_shift
 from monai_crossd.functional._geometry import convolve, resolve_padding
-from monai_crossd.functional.crossd import _per_sample_patches, per_sample_conv
+from monai_crossd.functional.crossd import _per_sample_patches
+from monai_crossd.functional.crossd_paths import PATHS, grouped_conv
 
 F64 = {"dtype": torch.float64}
+
+
+@pytest.fixture(autouse=True, params=PATHS)
+def path(request):
+    """Every test of this file holds on every path."""
+    with crossd_path(request.param):
+        yield request.param
 
 
 def leaves(*shapes):
@@ -188,8 +196,8 @@ def test_empty_batch_has_a_shape_and_zero_gradients(dims, shifts):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("case", [case for case in CASES_2D + CASES_3D if case[7] == "zeros"], ids=str)
-def test_both_ways_of_applying_kernels_agree(case, batch):
-    """Grouped convolution (eager, scripted) and a product over patches (exported)."""
+def test_exported_way_of_applying_kernels_agrees(case, batch):
+    """Grouped convolution (scripted, compiled) and a product over patches (exported)."""
     in_channels, out_channels, size, stride, padding, dilation, groups, _, image = case
     dims = len(image)
     size = size[-dims:]
@@ -199,7 +207,7 @@ def test_both_ways_of_applying_kernels_agree(case, batch):
     kernels = torch.randn(batch, out_channels, in_channels // groups, *size, **F64)
     torch.testing.assert_close(
         _per_sample_patches(x, kernels, stride, pads, dilation, groups),
-        per_sample_conv(x, kernels, None, stride, pads, dilation, groups),
+        grouped_conv(x, kernels, stride, pads, dilation, groups),
         atol=1e-11,
         rtol=0,
     )

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Three ways to convolve every sample with its own mix of one kernel bank, and the rule that picks one by shape.
+
+All compute y[b] = conv(x[b], W[b]) with W[b] = M[b]·U, U the bank and M[b] a small matrix per sample:
+
+- **grouped**: all kernels at once and one grouped convolution. Least work; keeps B kernels for the backward.
+- **per_sample**: one sample after the other, its kernel made anew in the backward. At most one kernel at a time in
+  memory. Kernels are made channels last, which takes half the time where they are large.
+- **shared**: M[b] is applied to the patches instead, y = U·(Mᵀ patches): one matrix product for the batch with no
+  kernel per sample, but Q / P times the operations (3 for a 3×3×3 bank).
+
+Forward and backward relative to Conv2d, batch 8, 3×3, two cores (AMD EPYC, AVX-512, torch 2.13; more in docs/speed.md):
+
+=========== ======= ========== ======
+shape       grouped per_sample shared
+=========== ======= ========== ======
+64ch 56²    1.1     1.3        –
+128ch 28²   1.2     1.5        –
+256ch 14²   1.9     1.9        5.2
+512ch 7²    8.8     5.3        4.2
+=========== ======= ========== ======
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._geometry import convolve, crop_and_pad
+from .shift import mix_kernels
+
+PATHS = ("grouped", "per_sample", "shared")
+CACHED = 2**20  # elements of all kernels of a batch that are quick to make and to keep whatever the shape
+FEW_POSITIONS = 64  # of an output map, up to which more operations are cheaper than kernels
+LARGE_KERNEL = 4  # times as large as the sample's output: then keeping it would rule the memory
+
+_forced: str | None = None
+
+
+def choose_path(batch: int, out_channels: int, in_per_group: int, taps: int, positions: int) -> str:
+    """The path for a batch of shapes: measured on a CPU, see the table above.
+
+    Args:
+        batch: B.
+        out_channels: O.
+        in_per_group: I.
+        taps: P, elements of one kernel per pair of channels.
+        positions: elements of one output map.
+
+    Example:
+        >>> [choose_path(8, c, c, 9, size * size) for c, size in ((64, 56), (128, 28), (256, 14), (512, 7))]
+        ['grouped', 'grouped', 'per_sample', 'shared']
+    """
+    if batch * out_channels * in_per_group * taps <= CACHED:
+        return "grouped"
+    if positions <= FEW_POSITIONS:
+        return "shared"
+    return "per_sample" if in_per_group * taps > LARGE_KERNEL * positions else "grouped"
+
+
+@contextmanager
+def crossd_path(path: str) -> Iterator[None]:
+    """Apply per-sample kernels by one path, whatever the shape: "grouped", "per_sample" or "shared".
+
+    It holds for eager execution on any device; scripted, compiled and exported graphs have a path of their own.
+
+    Raises:
+        ValueError: for another name.
+
+    Example:
+        >>> from monai_crossd.functional import crossd_conv2d
+        >>> x, bank, shift = torch.randn(2, 4, 9, 9), torch.randn(6, 4, 3, 3, 3), torch.rand(2, 3)
+        >>> with crossd_path("shared"):
+        ...     y = crossd_conv2d(x, bank, shift)
+        >>> torch.allclose(y, crossd_conv2d(x, bank, shift), atol=1e-5)
+        True
+    """
+    global _forced
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {', '.join(PATHS)}, but is {path!r}.")
+    before, _forced = _forced, path
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def pick_path(x: Tensor, weight: Tensor, mixing: Tensor, positions: int) -> str:
+    """The path forced by `crossd_path`, else the one measured to be the fastest; elsewhere than on a CPU, "grouped"."""
+    if _forced is not None:
+        return _forced
+    if x.device.type != "cpu":
+        return "grouped"
+    return choose_path(x.shape[0], weight.shape[0], weight.shape[1], mixing.shape[1], positions)
+
+
+def grouped_conv(
+    x: Tensor, kernels: Tensor, stride: list[int], pads: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """Sample b with kernels[b]: the batch as groups of one convolution; TorchScript."""
+    batch = x.shape[0]
+    folded = x.reshape([1, batch * x.shape[1]] + list(x.shape[2:]))
+    y = convolve(folded, kernels.flatten(0, 1), None, stride, pads, dilation, batch * groups)
+    return y.view([batch, kernels.shape[1]] + list(y.shape[2:]))
+
+
+def conv_patches(x: Tensor, size: list[int], stride: list[int], pads: list[int], dilation: list[int]) -> Tensor:
+    """Patches (B, C*P, *out) of a convolution in any number of dimensions: a convolution that picks them."""
+    channels, taps = int(x.shape[1]), math.prod(size)
+    pick = torch.eye(taps, dtype=x.dtype, device=x.device).repeat(channels, 1).view([channels * taps, 1, *size])
+    return convolve(x, pick, None, stride, pads, dilation, channels)
+
+
+def shared_conv(
+    x: Tensor, weight: Tensor, mixing: Tensor, size: list[int], stride: list[int], pads: list[int],
+    dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
+    """One product of the bank with the mixed patches of the whole batch."""
+    batch, taps, bank_taps = mixing.shape
+    patches = conv_patches(x, size, stride, pads, dilation)
+    out = patches.shape[2:]
+    columns = patches.flatten(2).transpose(1, 2).reshape(batch, -1, taps)  # (B, L*C, P)
+    rows = torch.bmm(columns, mixing.to(x.dtype)).view(-1, groups, weight.shape[1] * bank_taps)  # (B*L, g, I*Q)
+    bank = weight.flatten(1)
+    if groups == 1:  # bmm with one matrix is slower than mm
+        y = rows[:, 0] @ bank.t()
+    else:
+        y = torch.einsum("ngk,gok->ngo", rows, bank.unflatten(0, (groups, -1))).flatten(1)
+    return y.view(batch, -1, weight.shape[0]).transpose(1, 2).reshape(batch, weight.shape[0], *out)
+
+
+def _one_kernel(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
+    """Kernel (O, I, *size) of one sample, mixing (P, Q), laid out channels last."""
+    out, in_per_group = weight.shape[:2]
+    kernel = torch.bmm(mixing.expand(out, -1, -1), weight.flatten(2).transpose(1, 2))  # (O, P, I)
+    return kernel.view(out, *size, in_per_group).movedim(-1, 1)
+
+
+class _PerSampleConv(torch.autograd.Function):
+    """One convolution per sample; neither a kernel nor its gradient outlives its sample."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, mixing: Tensor, size: list[int], *geometry: Any) -> Tensor:
+        ctx.save_for_backward(x, weight, mixing)
+        ctx.size, ctx.geometry = size, geometry
+        stride, padding, dilation, groups = geometry
+        conv = torch.conv2d if x.dim() == 4 else torch.conv3d
+        parts = [
+            conv(x[b : b + 1], _one_kernel(weight, mixing[b], size), None, stride, padding, dilation, groups)
+            for b in range(x.shape[0])
+        ]
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Any:  # type: ignore[override]
+        inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        none = (None,) * (1 + len(ctx.geometry))
+        if torch.is_grad_enabled():  # create_graph=True: through operations that can be differentiated again
+            return (*_grouped_gradients(inputs, needed, ctx.size, ctx.geometry, gy), *none)
+        x, weight, mixing = inputs
+        stride, padding, dilation, groups = ctx.geometry
+        bank = weight.flatten(2)  # (O, I, Q)
+        gx = torch.empty_like(x) if needed[0] else None
+        gw = torch.zeros_like(bank, memory_format=torch.contiguous_format) if needed[1] else None
+        gm = torch.empty_like(mixing) if needed[2] else None
+        mask = [needed[0], needed[1] or needed[2], False]
+        for b in range(x.shape[0]):
+            kernel = _one_kernel(weight, mixing[b], ctx.size)
+            part, gk, _ = torch.ops.aten.convolution_backward(
+                gy[b : b + 1], x[b : b + 1], kernel, None, stride, padding, dilation, False, [0] * len(stride), groups,
+                mask,
+            )  # fmt: skip
+            if gx is not None:
+                gx[b] = part[0]
+            if gk is not None:
+                gk = gk.flatten(2).transpose(1, 2).contiguous()  # (O, P, I); no copy if it is channels last
+            if gw is not None:
+                gw.baddbmm_(gk.transpose(1, 2), mixing[b].expand(bank.shape[0], -1, -1))
+            if gm is not None:
+                gm[b] = torch.bmm(gk, bank).sum(0)
+        return (gx, None if gw is None else gw.view_as(weight), gm, *none)
+
+
+def _grouped_gradients(inputs: Any, needed: Any, size: list[int], geometry: Any, gy: Tensor) -> list[Tensor | None]:
+    x, weight, mixing = inputs
+    stride, padding, dilation, groups = geometry
+    pads = [p for p in padding for _ in (0, 1)]
+    y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+    wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+    gradients = iter(torch.autograd.grad(y, wanted, gy, create_graph=True))
+    return [next(gradients) if need else None for need in needed]
+
+
+def per_sample_loop(
+    x: Tensor, weight: Tensor, mixing: Tensor, size: list[int], stride: list[int], pads: list[int],
+    dilation: list[int], groups: int,
+) -> Tensor:  # fmt: skip
+    """One convolution after the other, kernels made anew in the backward."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):  # what a convolution would do; here its inputs have to agree beforehand
+        dtype = torch.get_autocast_dtype(kind)
+        x, weight = x.to(dtype), weight.to(dtype)
+    x, symmetric = crop_and_pad(x, pads)
+    return _PerSampleConv.apply(x, weight, mixing.to(weight.dtype), size, stride, symmetric, dilation, groups)
