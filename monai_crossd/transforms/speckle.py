@@ -22,10 +22,10 @@ __all__ = ["RandSpeckle", "RandSpeckled"]
 class RandSpeckle(RandomizableTransform):
     """Multiply the amplitude of each pixel of a log-compressed image (-1 ... 1) by speckle.
 
-    The factor is the square root of a sum of L exponential variates, divided by its expectation: a Nakagami variate of
-    mean 1 and variance L (Gamma(L) / Gamma(L + 1/2))^2 - 1. L = 1 is fully developed (Rayleigh) speckle with a variance
-    of 4/pi - 1; more looks (compounding) are milder. Pixels are independent. Images have speckle already, so that the
-    default adds about 1 to 2 dB.
+    The factor is the root of the summed power of L complex Gaussian variates, divided by its expectation: a Nakagami
+    variate of mean 1 and variance L (Gamma(L) / Gamma(L + 1/2))^2 - 1. L = 1 is fully developed (Rayleigh) speckle with
+    a variance of 4/pi - 1; more looks (compounding) are milder. Pixels are independent. Images have speckle already, so
+    that the default adds about 1 to 2 dB.
 
     References:
         C. B. Burckhardt, Speckle in Ultrasound B-Mode Scans, IEEE Transactions on Sonics and Ultrasonics, 1978.
@@ -67,10 +67,12 @@ class RandSpeckle(RandomizableTransform):
     def factor(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
         """The speckle of the last draw, of mean 1."""
         generator = torch.Generator(device).manual_seed(self._seed)
-        total = torch.zeros(shape, device=device)
-        for _ in range(self._looks):
-            total += torch.empty(shape, device=device).exponential_(generator=generator)
-        return total.sqrt() * math.exp(math.lgamma(self._looks) - math.lgamma(self._looks + 0.5))
+        power = torch.zeros(shape, device=device)
+        noise = torch.empty(shape, device=device)
+        for _ in range(2 * self._looks):  # real and imaginary part of each look
+            noise.normal_(generator=generator)
+            power.addcmul_(noise, noise, value=0.5)
+        return power.sqrt_() * math.exp(math.lgamma(self._looks) - math.lgamma(self._looks + 0.5))
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> Tensor:
         """Add speckle to an image of any shape."""
