@@ -4,7 +4,7 @@
 Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`.
 """
 
-from . import convert, data, functional, layers, networks, training, visualize
+from . import convert, data, functional, layers, networks, training, transforms, visualize
 from ._version import __version__
 from .convert import (
     ConversionError,
@@ -53,6 +53,7 @@ __all__ = [
     "to_crossd",
     "training",
     "transfer_weights",
+    "transforms",
     "use_conv",
     "visualize",
 ]
