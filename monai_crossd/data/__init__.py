@@ -6,6 +6,7 @@ into the names of the structures and :func:`class_weights` into weights for a lo
 chest CT (one patient) that everything here runs on when no other data set is named.
 """
 
+from .cache import CACHES, build_dataloader, build_dataset
 from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
@@ -19,11 +20,14 @@ register_sitk_reader()
 register_sitk_writer()
 
 __all__ = [
+    "CACHES",
     "DEMO_DIR",
     "DEMO_SLICES",
     "EMBEDDED",
     "SimpleITKReader",
     "SimpleITKWriter",
+    "build_dataloader",
+    "build_dataset",
     "check_files",
     "check_pairs",
     "class_weights",
