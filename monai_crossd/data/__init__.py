@@ -10,12 +10,17 @@ from .cache import CACHES, build_dataloader, build_dataset
 from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
 from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
+from .folder import image_folder_datalist
 from .headers import check_files, check_pairs, read_shape
 from .images import list_images
+from .medmnist import MedMNIST
+from .medmnist_info import MEDMNIST
+from .npz_reader import NpzReader, register_npz_reader
 from .phantoms import make_phantom, prepare_phantoms
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
 
+register_npz_reader()
 register_sitk_reader()
 register_sitk_writer()
 
@@ -24,6 +29,9 @@ __all__ = [
     "DEMO_DIR",
     "DEMO_SLICES",
     "EMBEDDED",
+    "MEDMNIST",
+    "MedMNIST",
+    "NpzReader",
     "SimpleITKReader",
     "SimpleITKWriter",
     "build_dataloader",
@@ -31,6 +39,7 @@ __all__ = [
     "check_files",
     "check_pairs",
     "class_weights",
+    "image_folder_datalist",
     "list_images",
     "load_datalist",
     "load_labels",

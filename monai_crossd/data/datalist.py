@@ -3,36 +3,38 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from monai.config import PathLike
-from monai.data import partition_dataset
 from monai.transforms import LoadImage
 from monai.utils import look_up_option
 
-from .headers import check_files, check_pairs
-from .sources import Source, read_source
+from .headers import find_faults
+from .sources import SECTIONS, Source, read_source
+from .split import complete_sections
 
 __all__ = ["DEMO_DIR", "load_datalist", "load_labels"]
 
 DEMO_DIR = Path("~/.cache/monai_crossd/demo").expanduser()
-_SECTIONS = ("training", "validation")
+_ON_ERROR = ("raise", "skip-and-report")
+
+logger = logging.getLogger(__name__)
 
 
-def _split(source: Source, task: str, val_fraction: float, seed: int) -> dict[str, list[dict]]:
-    """Splits the training items; in classification each class by itself, so that both parts hold its share."""
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"val_fraction is {val_fraction}; expected a number between 0 and 1, both excluded.")
-    groups: dict[int, list[dict]] = {}
-    for item in source.sections["training"]:
-        groups.setdefault(item["label"] if task == "classification" else 0, []).append(item)
-    parts: dict[str, list[dict]] = {section: [] for section in _SECTIONS}
-    for _, items in sorted(groups.items()):
-        held_out = min(max(1, round(len(items) * val_fraction)), len(items) - 1)
-        ratios = [len(items) - held_out, held_out]
-        for section, part in zip(_SECTIONS, partition_dataset(items, ratios, shuffle=True, seed=seed), strict=True):
-            parts[section] += part
-    return parts
+def _readable(items: list[dict], source: Source, task: str, on_error: str) -> list[dict]:
+    """The items whose files can be read; of the others the first raises, or all are logged."""
+    faults: dict[int, str] = {}
+    for index, error in find_faults(items, pairs=task == "segmentation"):
+        place = source.places.get(str(items[index]["image"]))
+        message = f"{place}: {error}" if place else str(error)
+        if on_error == "raise":
+            raise type(error)(message) from error
+        faults[index] = message
+    if faults:
+        lines = "\n".join(f"  {message}" for message in faults.values())
+        logger.warning("%s: %d of %d items are left out:\n%s", source.path, len(faults), len(items), lines)
+    return [item for index, item in enumerate(items) if index not in faults]
 
 
 def load_datalist(
@@ -42,67 +44,91 @@ def load_datalist(
     demo_dir: PathLike = DEMO_DIR,
     val_fraction: float = 0.2,
     seed: int = 0,
+    patient_pattern: str | None = None,
+    on_error: str = "raise",
+    nested: bool = False,
 ) -> list[dict]:
-    """Lists the items of a data set's section, after all their headers have been read.
+    r"""Lists the items of a data set's section, after all their headers have been read.
 
     Args:
         dataset: one of
 
-            - the word ``"demo"``: the embedded chest CT of one patient (:func:`~monai_crossd.data.prepare_demo`);
+            - a word for embedded data, ``"demo"``, ``"phantom:ct"``, ...; see
+              :func:`~monai_crossd.data.prepare_embedded`;
             - a .json file in MONAI's decathlon form, paths relative to it;
-            - a folder with such a ``dataset.json``;
+            - a .csv file with the columns ``image`` and ``label`` and, where they are needed, ``patient`` and
+              ``section`` (training, validation, test); paths relative to it. Labels are paths for segmentation; for
+              classification all are numbers from 0, or names, then numbered in sorted order;
+            - for classification an .npz file of MedMNIST, of any set with one class per image;
+            - a folder with ``dataset.json``;
             - for segmentation a folder with ``imagesTr`` and ``labelsTr``, paired by file name (nnU-Net's ``_0000``
               is understood);
-            - for classification a folder with ``train`` and ``val``, each with a folder of images per class, or with
-              the class folders alone.
-        section: ``"training"`` or ``"validation"``.
+            - for classification a folder with ``train``, ``val`` and ``test``, each with a folder of images per class,
+              or with the class folders alone; see :func:`~monai_crossd.data.image_folder_datalist`.
+        section: ``"training"``, ``"validation"`` or ``"test"``.
         task: ``"segmentation"`` or ``"classification"``.
-        demo_dir: where the demo data are kept.
+        demo_dir: where embedded data are kept.
         val_fraction: part of the training items held out for validation where the data set has no such section;
-            in classification of each class. Items are split one by one: where a patient has several, write the
-            sections into dataset.json.
+            in classification of each class. Where the items have a "patient" (in .json or .csv), or
+            ``patient_pattern`` finds it, the split is by patient: no patient is on both sides, and the shares of the
+            classes are as near as that allows.
         seed: of that split.
+        patient_pattern: regular expression that finds the patient in an image's path, by its first group, like
+            ``r"(P\d+)_"``.
+        on_error: of files that are missing or cannot be read, or label maps of another shape than their image:
+            ``"raise"``, or ``"skip-and-report"`` to leave them out and log a warning with each path and cause. The
+            split is the same either way.
+        nested: of class folders, whether each folder that holds files is a class, named by its path (RadImageNet's
+            ``CT/abd/normal``); otherwise the first folder names the class.
 
     Returns:
-        Dictionaries with "image" (absolute path, or a list of them: channels) and "label" (path, or class number).
+        Dictionaries with "image" (absolute path, a list of them: channels, or ``FILE.npz#ARRAY/NUMBER``), "label"
+        (path, or class number), and what else a list gives, like "patient".
 
     Raises:
         FileNotFoundError: When the data set or a file that it names does not exist.
-        ValueError: When an argument is unknown, the data set cannot be understood or is too small to split, an image
-            cannot be read, or a label map has another shape than its image.
+        ValueError: When an argument is unknown, the data set cannot be understood or is too small to split, a patient
+            is in two sections, an image cannot be read, or a label map has another shape than its image.
     """
-    look_up_option(section, _SECTIONS)
-    source = read_source(dataset, task, demo_dir)
-    sections = source.sections
-    if sections.get("training") and "validation" not in sections:
-        sections = _split(source, task, val_fraction, seed)
-    items = sections.get(section)
+    look_up_option(section, SECTIONS)
+    look_up_option(on_error, _ON_ERROR)
+    source = read_source(dataset, task, demo_dir, nested)
+    items = complete_sections(source.sections, task, val_fraction, seed, patient_pattern).get(section)
     if not items:
         raise ValueError(
-            f'{source.path} gives no item for section "{section}": it needs at least two items, or filled lists '
-            f'"training" and "validation".'
+            f'{source.path} gives no item for section "{section}" (it has {sorted(source.sections)}): to split '
+            "off a validation section it needs at least two items of a class; a test section it must name itself."
         )
-    (check_pairs if task == "segmentation" else check_files)(items)
-    return items
+    if not (readable := _readable(items, source, task, on_error)):
+        raise ValueError(f'{source.path}: none of the {len(items)} items of section "{section}" can be read.')
+    return readable
 
 
 def _number_labels(items: list[dict]) -> dict[int, str]:
     """Names 0 to the highest number in the label maps of ``items``."""
-    check_pairs(items)
     read = LoadImage(image_only=True)
     highest = max(int(read(item["label"]).max()) for item in items)
     return {0: "background", **{number: f"label {number}" for number in range(1, highest + 1)}}
 
 
-def load_labels(dataset: PathLike, task: str = "segmentation", demo_dir: PathLike = DEMO_DIR) -> dict[int, str]:
+def load_labels(
+    dataset: PathLike,
+    task: str = "segmentation",
+    demo_dir: PathLike = DEMO_DIR,
+    on_error: str = "raise",
+    nested: bool = False,
+) -> dict[int, str]:
     """Names of a data set's labels by number, 0 being the background in segmentation and the first class otherwise.
 
-    Where a segmentation data set names none, its label maps are read and their numbers are the names.
+    Where a segmentation data set names none, its label maps are read and their numbers are the names; where a .csv
+    or .npz file gives classes by numbers alone, they are "class 0", "class 1", ...
 
     Args:
         dataset: as in :func:`load_datalist`.
         task: ``"segmentation"`` or ``"classification"``.
-        demo_dir: where the demo data are kept.
+        demo_dir: where embedded data are kept.
+        on_error: as in :func:`load_datalist`, of label maps that have to be read.
+        nested: as in :func:`load_datalist`.
 
     Returns:
         ``{number: name}`` in rising order.
@@ -112,9 +138,11 @@ def load_labels(dataset: PathLike, task: str = "segmentation", demo_dir: PathLik
         ValueError: When a classification data set does not name its labels, the numbers are not 0, 1, 2, ..., or a file
             that has to be read for them cannot be.
     """
-    source = read_source(dataset, task, demo_dir)
+    look_up_option(on_error, _ON_ERROR)
+    source = read_source(dataset, task, demo_dir, nested)
     if task == "segmentation" and not source.labels:
-        return _number_labels([item for items in source.sections.values() for item in items])
+        items = [item for items in source.sections.values() for item in items]
+        return _number_labels(_readable(items, source, task, on_error))
     if list(source.labels) != list(range(len(source.labels))) or not source.labels:
         raise ValueError(
             f"{source.path} names the labels {source.labels}; expected all of 0, 1, 2, ... "

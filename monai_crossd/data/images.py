@@ -8,24 +8,18 @@ from pathlib import Path
 from monai.config import PathLike
 
 from .datalist import DEMO_DIR, load_datalist
+from .folder import is_series
 from .headers import check_files
 from .image_files import SUFFIXES, has_suffix
 
 __all__ = ["list_images"]
 
-DICOM = (".dcm", ".dicom", ".ima")
 LISTS = (".json", ".csv", ".npz")
-
-
-def _is_series(folder: Path) -> bool:
-    """Whether files of one DICOM series lie in a folder; they may have no suffix at all."""
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    return bool(files) and all(has_suffix(path, DICOM) or not path.suffix for path in files)
 
 
 def _below(folder: Path) -> list[str]:
     """Images of a folder and of the folders in it; a folder of DICOM files is one image."""
-    if _is_series(folder):
+    if is_series(folder):
         return [str(folder)]
     found: list[str] = []
     for path in sorted(folder.iterdir()):

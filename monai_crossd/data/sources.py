@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may name as her data set, read into one form: the demo data, a decathlon JSON file, or a folder."""
+"""What a user may name as her data set, read into one form: embedded data, a list, a MedMNIST file, or a folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from monai.config import PathLike
 from monai.data import load_decathlon_datalist
 from monai.utils import look_up_option
 
-from .demo import prepare_demo
+from .demo import EMBEDDED, prepare_embedded
+from .folder import list_files, read_class_folders
+from .medmnist import read_medmnist
+from .table import read_table
 
-__all__ = ["TASKS", "Source", "read_source"]
+__all__ = ["SECTIONS", "TASKS", "Source", "read_source"]
 
 TASKS = ("segmentation", "classification")
-_SECTIONS = ("training", "validation")
+SECTIONS = ("training", "validation", "test")
 _CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net appends the channel number to the case name
 
 
@@ -28,18 +31,15 @@ class Source:
 
     Attributes:
         path: the file or folder it was read from, for messages.
-        sections: "training", and "validation" where the data set brings its own; items with absolute paths.
+        sections: "training", and "validation" and "test" where the data set has them; items with absolute paths.
         labels: names by number; empty where the data set has none.
+        places: where a list names an image, for messages, by ``str(item["image"])``.
     """
 
     path: Path
     sections: dict[str, list[dict]]
     labels: dict[int, str] = field(default_factory=dict)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Sorted entries without hidden ones (macOS leaves "._" copies in many archives)."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    places: dict[str, str] = field(default_factory=dict)
 
 
 def _case(path: Path) -> str:
@@ -74,15 +74,21 @@ def _from_json(path: Path, task: str) -> Source:
             f'{path} has no section "training" (found: {sorted(content)}). Add the list of training items.'
         )
     names = _label_names(content, path)
-    for section in _SECTIONS:
+    sections: dict[str, list[dict]] = {}
+    places = {}
+    for section in SECTIONS:
         items = content.get(section, [])
         if not isinstance(items, list):
             raise ValueError(f'{path}: section "{section}" is a {type(items).__name__}; expected a list of items.')
+        if section == "test" and not all(isinstance(item, dict) and "label" in item for item in items):
+            continue  # images without labels, as in the decathlon
         for index, item in enumerate(items):
             _check_item(item, task, names, f'{path}, section "{section}", item {index}')
-    is_segmentation = task == "segmentation"
-    sections = {s: load_decathlon_datalist(path, is_segmentation, s) for s in _SECTIONS if content.get(s)}
-    return Source(path, sections, names)
+        if items:
+            sections[section] = load_decathlon_datalist(path, task == "segmentation", section)
+            for index, item in enumerate(sections[section]):
+                places[str(item["image"])] = f'{path}, section "{section}", item {index}'
+    return Source(path, sections, names, places)
 
 
 def _check_item(item: Any, task: str, names: dict[int, str], where: str) -> None:
@@ -104,8 +110,8 @@ def _check_item(item: Any, task: str, names: dict[int, str], where: str) -> None
 def _from_pairs(folder: Path) -> Source:
     """Pairs imagesTr and labelsTr by file name; nnU-Net's channels ``case_0000, case_0001`` become a list."""
     images: dict[str, list[Path]] = {}
-    labels = {_case(path): path for path in _files(folder / "labelsTr")}
-    for path in _files(folder / "imagesTr"):
+    labels = {_case(path): path for path in list_files(folder / "labelsTr")}
+    for path in list_files(folder / "imagesTr"):
         name = _case(path)
         images.setdefault(name if name in labels else _CHANNEL.sub("", name), []).append(path)
     for name in sorted(images.keys() ^ labels.keys()):
@@ -120,49 +126,43 @@ def _from_pairs(folder: Path) -> Source:
     return Source(folder, {"training": training}, names)
 
 
-def _from_class_folders(folder: Path) -> Source:
-    """Reads train/ and val/ with a folder per class, or a folder per class; classes are numbered in sorted order."""
-    train, val = folder / "train", folder / "val"
-    parts = {"training": train if train.is_dir() else folder}
-    if train.is_dir() and val.is_dir():
-        parts["validation"] = val
-    classes = [path.name for path in _files(parts["training"]) if path.is_dir()]
-    if not classes:
-        raise ValueError(f"{parts['training']} holds no class folders: make one folder of images per class.")
-    sections: dict[str, list[dict]] = {}
-    for section, part in parts.items():
-        unknown = [path.name for path in _files(part) if path.is_dir() and path.name not in classes]
-        if unknown:
-            raise ValueError(f"{part / unknown[0]} is a class without training images (classes: {classes}).")
-        sections[section] = []
-        for number, name in enumerate(classes):
-            images = _files(part / name) if (part / name).is_dir() else []
-            if not images:
-                raise ValueError(f"{part / name} holds no image: add images of this class or remove the class.")
-            sections[section] += [{"image": str(path), "label": number} for path in images]
-    return Source(folder, sections, dict(enumerate(classes)))
+def _from_file(path: Path, task: str) -> Source:
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        return Source(path, *read_table(path, task))
+    if suffix == ".npz":
+        if task != "classification":
+            raise ValueError(f"{path} is no {task} data set: MedMNIST's labels are classes, for classification.")
+        return Source(path, *read_medmnist(path))
+    if suffix == ".json":
+        return _from_json(path, task)
+    raise ValueError(f"{path} is no list of a data set: expected a .json, .csv or .npz file, or a folder.")
 
 
-def read_source(dataset: PathLike, task: str, demo_dir: PathLike) -> Source:
+def read_source(dataset: PathLike, task: str, demo_dir: PathLike, nested: bool = False) -> Source:
     """Reads the data set that a user names.
 
     Args:
-        dataset: "demo", a .json file, or a folder; see :func:`monai_crossd.data.load_datalist`.
+        dataset: word, file or folder; see :func:`monai_crossd.data.load_datalist`.
         task: "segmentation" or "classification".
-        demo_dir: where the demo data are written.
+        demo_dir: where embedded data are written.
+        nested: whether each folder with files is a class; see :func:`monai_crossd.data.image_folder_datalist`.
 
     Raises:
         FileNotFoundError: When ``dataset`` does not exist.
         ValueError: When ``task`` is unknown or what is found cannot be understood.
     """
     look_up_option(task, TASKS)
-    if str(dataset) == "demo":
-        return _from_json(prepare_demo(task, demo_dir).absolute(), task)
+    if str(dataset) in EMBEDDED:
+        return _from_json(prepare_embedded(str(dataset), task, demo_dir).absolute(), task)
     path = Path(dataset).expanduser().absolute()
     if not path.exists():
-        raise FileNotFoundError(f'Data set {path} does not exist: give a folder, a .json file or the word "demo".')
+        raise FileNotFoundError(
+            f"Data set {path} does not exist: give a folder, a .json, .csv or .npz file, or one of the words "
+            f"{', '.join(EMBEDDED)}."
+        )
     if path.is_file():
-        return _from_json(path, task)
+        return _from_file(path, task)
     is_pairs = (path / "imagesTr").is_dir() and (path / "labelsTr").is_dir()
     listing = path / "dataset.json"
     if listing.is_file() and not (is_pairs and "training" not in _read_json(listing)):
@@ -170,9 +170,9 @@ def read_source(dataset: PathLike, task: str, demo_dir: PathLike) -> Source:
     if task == "segmentation" and is_pairs:
         return _from_pairs(path)
     if task == "classification" and not is_pairs:
-        return _from_class_folders(path)
+        return Source(path, *read_class_folders(path, nested))
     expected = "imagesTr/ and labelsTr/" if task == "segmentation" else "train/ and val/ or class folders"
     raise ValueError(
         f"{path} is no {task} data set: expected dataset.json or {expected}, "
-        f"found {[entry.name for entry in _files(path)][:8]}."
+        f"found {[entry.name for entry in list_files(path)][:8]}."
     )

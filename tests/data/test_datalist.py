@@ -193,7 +193,10 @@ def test_invalid_json(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "nowhere"}, 'nowhere does not exist: give a folder, a .json file or the word "demo"'),
+        (
+            {"dataset": "nowhere"},
+            r"nowhere does not exist: give a folder, a \.json, \.csv or \.npz file, or one of the words demo,",
+        ),
         ({"task": "segmentaton"}, "did you mean 'segmentation'"),
         ({"section": "validaton"}, "did you mean 'validation'"),
         ({"task": "classification"}, "is no classification data set"),

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training and validation items: stratified by class, and no patient on both sides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from monai.data import partition_dataset
+from monai.utils import ensure_tuple
+
+__all__ = ["complete_sections", "draw_patients", "find_patients"]
+
+_DRAWS = 16  # tries to get every class on both sides
+
+
+def find_patients(items: Sequence[dict], pattern: str | None = None) -> list[str]:
+    """Names the patient of each item.
+
+    Args:
+        items: dictionaries with "image", and "patient" or not.
+        pattern: regular expression, searched in the image's path (with "/"): its first group, or without a group the
+            whole match, is the patient. It comes before "patient".
+
+    Returns:
+        A name per item, or an empty list where nothing names patients.
+
+    Raises:
+        ValueError: When the pattern is no regular expression or does not match a path, or when only some items have
+            a "patient".
+    """
+    if pattern is not None:
+        try:
+            find = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"patient_pattern {pattern!r} is no regular expression: {error}.") from error
+        found = [find.search(Path(ensure_tuple(item["image"])[0]).as_posix()) for item in items]
+        names = [match and match[1 if find.groups else 0] for match in found]
+        remedy = f'patient_pattern {pattern!r} finds no patient in it; expected something like r"(P\\d+)_"'
+    else:
+        names = [item.get("patient") for item in items]
+        if not any("patient" in item for item in items):
+            return []
+        remedy = 'it has no "patient", other items have. Name it, or leave the patients out'
+    for item, name in zip(items, names, strict=True):
+        if name is None or name == "":
+            raise ValueError(f"{ensure_tuple(item['image'])[0]}: {remedy}.")
+    return [str(name) for name in names]
+
+
+def _cost(held: np.ndarray, total: np.ndarray, fraction: float) -> tuple[int, int, float]:
+    """Classes without training items, classes without validation items, and how far the shares are off."""
+    off = (held - fraction * total) ** 2 / total
+    return int((held == total).sum()), int((held == 0).sum()), float(off.sum())
+
+
+def _draw(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> tuple[tuple, np.ndarray]:
+    """Moves patients, in random order, to the other side as long as this lowers the cost."""
+    total = counts.sum(0)
+    is_held, held = np.zeros(len(counts), bool), np.zeros_like(total)
+    cost, moved = _cost(held, total, fraction), True
+    while moved:
+        moved = False
+        for patient in rng.permutation(len(counts)):
+            other = held - counts[patient] if is_held[patient] else held + counts[patient]
+            if (new := _cost(other, total, fraction)) < cost:
+                is_held[patient] ^= True
+                held, cost, moved = other, new, True
+    return cost, is_held
+
+
+def draw_patients(patients: Sequence[str], classes: Sequence[int], val_fraction: float, seed: int = 0) -> set[str]:
+    """Draws the patients held out for validation, so that each class comes as near to `val_fraction` as it can.
+
+    First every class keeps training items, then it gets validation items, then the shares are balanced.
+
+    Args:
+        patients: of each item.
+        classes: of each item.
+        val_fraction: part of the items to hold out.
+        seed: of the draw.
+
+    Returns:
+        Their names; at least one, and not all.
+
+    Raises:
+        ValueError: When no patient can be held out.
+
+    Example:
+        >>> draw_patients(["a", "a", "b", "c", "c"], [0, 1, 0, 1, 1], 0.4)  # b has no item of class 1, c none of 0
+        {'a'}
+    """
+    names, rows = np.unique(list(patients), return_inverse=True)
+    columns = np.unique(list(classes), return_inverse=True)[1]
+    counts = np.zeros((len(names), columns.max() + 1), int)
+    np.add.at(counts, (rows, columns), 1)
+    rng = np.random.default_rng(seed)
+    alone = int(((counts > 0).sum(0) == 1).sum())  # a class of one patient cannot be on both sides
+    best, held_out = _draw(counts, val_fraction, rng)
+    for _ in range(_DRAWS - 1):
+        if best[:2] <= (0, alone):
+            break
+        cost, other = _draw(counts, val_fraction, rng)
+        if cost < best:
+            best, held_out = cost, other
+    if not held_out.any():
+        raise ValueError(
+            f"{len(names)} patient(s), {names[:8].tolist()}, cannot be split into training and validation with every "
+            "class in training: add patients, or name the sections yourself in a .json or .csv list."
+        )
+    return set(names[held_out].tolist())
+
+
+def _split(
+    items: list[dict], patients: list[str], task: str, val_fraction: float, seed: int
+) -> tuple[list[dict], list[dict]]:
+    """Splits by patient; without patients by item, in classification each class by itself."""
+    classes = [item["label"] if task == "classification" else 0 for item in items]
+    if patients:
+        held = draw_patients(patients, classes, val_fraction, seed)
+        sides: tuple[list[dict], list[dict]] = ([], [])
+        for item, patient in zip(items, patients, strict=True):
+            sides[patient in held].append(item)
+        return sides
+    groups: dict[int, list[dict]] = {}
+    for item, number in zip(items, classes, strict=True):
+        groups.setdefault(number, []).append(item)
+    training: list[dict] = []
+    validation: list[dict] = []
+    for _, group in sorted(groups.items()):
+        held_out = min(max(1, round(len(group) * val_fraction)), len(group) - 1)
+        parts = partition_dataset(group, [len(group) - held_out, held_out], shuffle=True, seed=seed)
+        training += parts[0]
+        validation += parts[1]
+    return training, validation
+
+
+def complete_sections(
+    sections: dict[str, list[dict]],
+    task: str,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    patient_pattern: str | None = None,
+) -> dict[str, list[dict]]:
+    """Splits the training items where a data set brings no validation section, by patient where patients are named.
+
+    Args:
+        sections: items under "training" and, where the data set has them, "validation" and "test".
+        task: "segmentation" or "classification", where each class is split by itself.
+        val_fraction: part of the training items held out.
+        seed: of the split.
+        patient_pattern: as in :func:`find_patients`.
+
+    Raises:
+        ValueError: When an argument is out of its range, patients cannot be told or split, or a patient is in two
+            sections of the data set.
+    """
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; expected a number between 0 and 1, both excluded.")
+    patients = {name: find_patients(items, patient_pattern) for name, items in sections.items()}
+    for one, other in combinations(patients, 2):
+        if common := sorted(set(patients[one]) & set(patients[other])):
+            raise ValueError(
+                f'Patient {common[0]!r} is in the sections "{one}" and "{other}" ({len(common)} such patients): move '
+                "all images of a patient into one section."
+            )
+    training = sections.get("training")
+    if not training or "validation" in sections:
+        return sections
+    parts = _split(training, patients["training"], task, val_fraction, seed)
+    return {**sections, "training": parts[0], "validation": parts[1]}
