@@ -14,7 +14,8 @@ from monai.utils import ensure_tuple
 
 __all__ = ["complete_sections", "draw_patients", "find_patients"]
 
-_DRAWS = 16  # tries to get every class on both sides
+_DRAWS = 16  # the best of them is taken
+_ENOUGH = 2000  # patients drawn; of many patients one draw is as good as another
 
 
 def find_patients(items: Sequence[dict], pattern: str | None = None) -> list[str]:
@@ -100,8 +101,8 @@ def draw_patients(patients: Sequence[str], classes: Sequence[int], val_fraction:
     rng = np.random.default_rng(seed)
     alone = int(((counts > 0).sum(0) == 1).sum())  # a class of one patient cannot be on both sides
     best, held_out = _draw(counts, val_fraction, rng)
-    for _ in range(_DRAWS - 1):
-        if best[:2] <= (0, alone):
+    for draw in range(1, _DRAWS):
+        if best[:2] <= (0, alone) and draw * len(names) > _ENOUGH:
             break
         cost, other = _draw(counts, val_fraction, rng)
         if cost < best:

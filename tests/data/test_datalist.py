@@ -195,7 +195,7 @@ def test_invalid_json(tmp_path):
     [
         (
             {"dataset": "nowhere"},
-            r"nowhere does not exist: give a folder, a \.json, \.csv or \.npz file, or one of the words demo,",
+            r"nowhere does not exist: give a folder, a \.json, \.csv or \.npz file, or one of the words",
         ),
         ({"task": "segmentaton"}, "did you mean 'segmentation'"),
         ({"section": "validaton"}, "did you mean 'validation'"),
