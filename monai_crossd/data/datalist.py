@@ -11,6 +11,7 @@ from monai.transforms import LoadImage
 from monai.utils import look_up_option
 
 from .headers import find_faults
+from .sitk_reader import SimpleITKReader
 from .sources import SECTIONS, Source, read_source
 from .split import complete_sections
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def _readable(items: list[dict], source: Source, task: str, on_error: str) -> list[dict]:
-    """The items whose files can be read; of the others the first raises, or all are logged."""
+    """The items whose files can be read, at least one; of the others the first raises, or all are logged."""
     faults: dict[int, str] = {}
     for index, error in find_faults(items, pairs=task == "segmentation"):
         place = source.places.get(str(items[index]["image"]))
@@ -31,6 +32,8 @@ def _readable(items: list[dict], source: Source, task: str, on_error: str) -> li
         if on_error == "raise":
             raise type(error)(message) from error
         faults[index] = message
+    if len(faults) == len(items):
+        raise ValueError(f"{source.path}: none of {len(items)} items can be read; the first: {faults[0]}")
     if faults:
         lines = "\n".join(f"  {message}" for message in faults.values())
         logger.warning("%s: %d of %d items are left out:\n%s", source.path, len(faults), len(items), lines)
@@ -99,14 +102,12 @@ def load_datalist(
             f'{source.path} gives no item for section "{section}" (it has {sorted(source.sections)}): to split '
             "off a validation section it needs at least two items of a class; a test section it must name itself."
         )
-    if not (readable := _readable(items, source, task, on_error)):
-        raise ValueError(f'{source.path}: none of the {len(items)} items of section "{section}" can be read.')
-    return readable
+    return _readable(items, source, task, on_error)
 
 
 def _number_labels(items: list[dict]) -> dict[int, str]:
     """Names 0 to the highest number in the label maps of ``items``."""
-    read = LoadImage(image_only=True)
+    read = LoadImage(reader=SimpleITKReader, image_only=True)
     highest = max(int(read(item["label"]).max()) for item in items)
     return {0: "background", **{number: f"label {number}" for number in range(1, highest + 1)}}
 

@@ -16,7 +16,7 @@ from monai.transforms import LoadImaged
 from monai.utils import look_up_option
 
 from .medmnist_info import MEDMNIST, find_set
-from .npz_reader import NpzReader, list_npz_arrays, npz_path, read_npz_array
+from .npz_reader import NpzReader, list_npz_arrays, npz_path, read_npz_array, read_npz_shape
 
 __all__ = ["MedMNIST", "list_medmnist", "read_medmnist"]
 
@@ -45,6 +45,8 @@ def list_medmnist(path: PathLike, section: str) -> list[dict]:
             f"{path}: {key}_labels is {labels.dtype} of shape {labels.shape}; expected class numbers from 0, "
             "(images, 1), or 0 and 1, (images, classes)."
         )
+    if (number := read_npz_shape(path, f"{key}_images")[:1]) != (len(labels),):
+        raise ValueError(f"{path}: {key}_images has {number[0]} images, but {key}_labels {len(labels)} labels.")
     images = [npz_path(path, f"{key}_images", index) for index in range(len(labels))]
     if labels[:1].size > 1:
         return [{"image": image, "label": row} for image, row in zip(images, labels.astype(np.float32), strict=True)]

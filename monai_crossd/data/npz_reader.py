@@ -25,6 +25,7 @@ __all__ = [
     "npz_path",
     "read_npz_array",
     "read_npz_image",
+    "read_npz_shape",
     "register_npz_reader",
 ]
 
@@ -69,6 +70,20 @@ def list_npz_arrays(file: PathLike) -> list[str]:
         return list(arrays)
 
 
+def _check_key(file: PathLike, key: str) -> None:
+    if key not in (names := list_npz_arrays(file)):
+        raise ValueError(f"{file} has no array {key!r} (found: {names}). Correct the key, or the file.")
+
+
+def read_npz_shape(file: PathLike, key: str) -> tuple[int, ...]:
+    """Reads the shape of one array without the array; raises as :func:`read_npz_array` does."""
+    _check_key(file, key)
+    with _opened(file) as arrays, arrays.zip.open(f"{key}.npy") as member:
+        is_first = np.lib.format.read_magic(member) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        return read(member)[0]
+
+
 def read_npz_array(file: PathLike, key: str) -> np.ndarray:
     """Reads one array of an .npz file, whole, so that its checksum is compared too.
 
@@ -80,10 +95,9 @@ def read_npz_array(file: PathLike, key: str) -> np.ndarray:
         FileNotFoundError: When the file does not exist.
         ValueError: When it is no .npz file, is damaged, or has no such array.
     """
+    _check_key(file, key)
     with _opened(file) as arrays:
-        if key in (names := list(arrays)):
-            return arrays[key]
-    raise ValueError(f"{file} has no array {key!r} (found: {names}). Correct the key, or the file.")
+        return arrays[key]
 
 
 @lru_cache(maxsize=_ARRAYS)

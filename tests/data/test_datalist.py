@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -268,3 +269,82 @@ def test_unreadable_image(tmp_path, name, content, write_nifti):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name} cannot be read as an image \(.+\): replace the file"):
         read_shape(path)
+
+
+def test_test_section(pairs):
+    item = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    path = write_json(pairs / "mine.json", training=[item] * 2, test=[item])
+    assert load_datalist(path, "test")[0]["image"] == str(pairs / "imagesTr" / "a.nii.gz")
+    for unlabelled in ("imagesTs/x.nii.gz", {"image": "imagesTs/x.nii.gz"}):  # the decathlon's, MONAI's
+        write_json(path, training=[item] * 2, test=[unlabelled])
+        assert len(load_datalist(path)) == 1
+        with pytest.raises(ValueError, match=r"no item for section \"test\" \(it has \['training'\]\)"):
+            load_datalist(path, "test")
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_embedded_words(tmp_path, task):
+    sides = [load_datalist("phantom:us:2d", section, task, tmp_path) for section in ("training", "validation")]
+    assert sum(map(len, sides)) == 240
+    assert not {i["patient"] for i in sides[0]} & {i["patient"] for i in sides[1]}
+    assert len(load_labels("phantom:us:2d", task, tmp_path)) >= 3
+
+
+def test_a_file_that_is_no_list(tmp_path):
+    (tmp_path / "list.xlsx").touch()
+    with pytest.raises(
+        ValueError, match=r"list\.xlsx is no list of a data set: expected a \.json, \.csv or \.npz file"
+    ):
+        load_datalist(tmp_path / "list.xlsx")
+
+
+@pytest.fixture
+def broken(pairs, write_nifti):
+    """Of the five cases b is cut off, c has no label map, d one of another shape."""
+    items = [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"} for c in "abcde"]
+    path = write_json(pairs / "mine.json", training=items, validation=items[:1])
+    (pairs / "imagesTr" / "b.nii.gz").write_bytes((pairs / "imagesTr" / "b.nii.gz").read_bytes()[:20])
+    (pairs / "labelsTr" / "c.nii.gz").unlink()
+    write_nifti(pairs / "labelsTr" / "d.nii.gz", (6, 5, 3))
+    return path
+
+
+def test_skip_and_report(broken, caplog):
+    items = load_datalist(broken, on_error="skip-and-report")
+    assert [Path(item["image"]).name for item in items] == ["a.nii.gz", "e.nii.gz"]
+    (record,) = [record for record in caplog.records if record.name.startswith("monai_crossd")]
+    assert record.levelname == "WARNING"
+    first, *lines = record.getMessage().splitlines()
+    assert first == f"{broken}: 3 of 5 items are left out:"
+    causes = (r"b\.nii\.gz cannot be read as an image", r"c\.nii\.gz does not exist", "Shapes differ")
+    for number, (line, cause) in enumerate(zip(lines, causes, strict=True), start=1):
+        assert re.search(rf'mine\.json, section "training", item {number}: .*{cause}', line)
+    assert load_labels(broken, on_error="skip-and-report") == {0: "background"}
+
+
+def test_nothing_to_report(pairs, caplog):
+    assert load_datalist(pairs, on_error="skip-and-report") == load_datalist(pairs)
+    assert not caplog.records
+
+
+def test_raise_names_the_item(broken):
+    for read in (load_datalist, load_labels):
+        with pytest.raises(ValueError, match=r'mine\.json, section "training", item 1: .*b\.nii\.gz cannot be read'):
+            read(broken)
+
+
+def test_skipping_leaves_the_split_as_it_is(classes):
+    before = load_datalist(classes, "validation", "classification")
+    Path(load_datalist(classes, "training", "classification")[0]["image"]).write_bytes(b"no image")
+    assert load_datalist(classes, "validation", "classification", on_error="skip-and-report") == before
+    assert len(load_datalist(classes, "training", "classification", on_error="skip-and-report")) == 11
+
+
+def test_nothing_can_be_read(pairs):
+    for path in (pairs / "imagesTr").iterdir():
+        path.write_bytes(b"no image")
+    for read in (load_datalist, load_labels):
+        with pytest.raises(ValueError, match=r"none of \d items can be read; the first: .*cannot be read as an image"):
+            read(pairs, on_error="skip-and-report")
+        with pytest.raises(ValueError, match="skip-and-report"):
+            read(pairs, on_error="skip")
