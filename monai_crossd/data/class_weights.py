@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from monai.transforms import LoadImage
 
+from .sitk_reader import SimpleITKReader
+
 __all__ = ["class_weights"]
 
 
@@ -27,7 +29,7 @@ def class_weights(items: Sequence[dict], num_classes: int, power: float = 0.5) -
         ValueError: When a label map holds a number that is no class.
     """
     counts = np.zeros(num_classes)
-    read = LoadImage(image_only=True, dtype=np.int64)
+    read = LoadImage(reader=SimpleITKReader, image_only=True, dtype=np.int64)
     for item in items:
         found = np.bincount(np.asarray(read(item["label"])).ravel(), minlength=num_classes)
         if len(found) > num_classes:
