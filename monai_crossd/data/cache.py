@@ -3,59 +3,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import PathLike
-from monai.data import CacheDataset, DataLoader, Dataset, SmartCacheDataset, ThreadDataLoader
-from monai.transforms import Compose, RandomizableTrait, Transform
+from monai.data import CacheDataset, DataLoader, Dataset
+from monai.transforms import Compose, convert_to_contiguous
 from monai.utils import look_up_option
 
+from .device_cache import DeviceCacheDataset, DeviceLoader
 from .disk_cache import DiskCacheDataset
-from .skip import ON_ERROR, find_readable
+from .preparation import Preparation
+from .skip import ON_ERROR, THREADS, Skipped, prepare_each
+from .smart_cache import SmartCache, SmartLoader
 
-__all__ = ["CACHES", "DeviceCacheDataset", "build_dataloader", "build_dataset"]
+__all__ = ["CACHES", "build_dataloader", "build_dataset"]
 
 CACHES = ("none", "ram", "disk", "smart", "gpu")
-SMART_REPLACE, SMART_CACHE = 0.1, 0.5  # of the items: replaced after each epoch, and held
 
 
-class _ToDevice(Transform):
-    """Moves the tensors of an item; MONAI's needs their keys."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def __call__(self, data: dict) -> dict:
-        return {key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in data.items()}
+def _check_device(device: torch.device) -> torch.device:
+    if device.type == "cpu" or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f'cache is "gpu" and the device {device}: give a GPU as device, or choose cache "ram".')
+    return device
 
 
-class DeviceCacheDataset(CacheDataset):
-    """MONAI's CacheDataset whose cache, and so its random transforms, are on a GPU."""
+def _build(data: Sequence, preparation: Preparation, cache: str, cache_dir: PathLike | None) -> Dataset:
+    if cache == "none":
+        return Dataset(data, preparation)
+    if cache == "disk":
+        if cache_dir is None:
+            raise ValueError('cache is "disk" without a cache_dir: name a folder for it.')
+        return DiskCacheDataset(data, preparation, Path(cache_dir))
+    if cache == "smart":
+        return SmartCache(data, preparation)
+    kind = CacheDataset if cache == "ram" else DeviceCacheDataset
+    return kind(data, preparation, num_workers=THREADS, progress=False)
 
 
-class _SmartLoader(DataLoader):
-    """Starts the replacement of a SmartCacheDataset with the first epoch, and takes it over after each."""
-
-    def __iter__(self) -> Iterator[Any]:
-        if self.dataset.is_started():
-            self.dataset.update_cache()
-        else:
-            self.dataset.start()
-        return super().__iter__()
-
-
-def first_random(transform: Compose) -> int:
-    """Number of the transforms that are deterministic, and come before any that is not: what MONAI's caches hold."""
-    index = transform.get_index_of_first(lambda t: isinstance(t, RandomizableTrait) or not isinstance(t, Transform))
-    return len(transform.transforms) if index is None else index
-
-
-def _on(device: torch.device, transform: Compose) -> Compose:
-    at = first_random(transform)
-    return Compose([*transform.transforms[:at], _ToDevice(device), *transform.transforms[at:]])
+def _build_readable(
+    data: Sequence, preparation: Preparation, cache: str, cache_dir: PathLike | None
+) -> tuple[Dataset, list[Skipped]]:
+    """As `_build`, of the items that can be prepared; what a cache holds is made once."""
+    if cache == "disk":
+        dataset = _build(data, preparation, cache, cache_dir)
+        dataset.data, _, skipped = prepare_each(data, dataset.prepare)  # its `set_data` would empty the folder
+        return dataset, skipped
+    if cache in ("none", "smart"):
+        readable, _, skipped = prepare_each(data, preparation.prepare)
+        return _build(readable, preparation, cache, cache_dir), skipped
+    readable, made, skipped = prepare_each(data, lambda item: convert_to_contiguous(preparation.prepare(item)), True)
+    kind = CacheDataset if cache == "ram" else DeviceCacheDataset
+    dataset = kind(readable, preparation, runtime_cache=made, progress=False)
+    dataset.runtime_cache = False  # `set_data` makes a cache of its own
+    return dataset, skipped
 
 
 def build_dataset(
@@ -70,25 +73,29 @@ def build_dataset(
 
     Args:
         data: items.
-        transform: of the items, a Compose.
+        transform: of the items, a Compose. "image" and "label", where both are images, must have one spatial shape
+            after the transforms before the first random one.
         cache: one of
 
             - "none": every epoch reads every file (Dataset);
             - "ram": all in memory (CacheDataset);
             - "disk": in files of ``cache_dir``, kept for later runs (:class:`DiskCacheDataset`);
             - "smart": half of the items in memory, a tenth of them replaced after each epoch, so that an epoch is of
-              half of the items (SmartCacheDataset): for training;
-            - "gpu": all in the memory of ``device``, and random transforms run there.
-        cache_dir: for "disk", a folder of your own.
+              half of the items (SmartCacheDataset): for training, not for validation;
+            - "gpu": all in the memory of ``device``, and random transforms run there (CacheDataset).
+        cache_dir: for "disk", a folder of your own. Delete it to free the space.
         device: for "gpu".
-        on_error: "raise", or "skip-and-report": items that cannot be read and transformed are found by one pass over
-            all before anything else, logged, left out and kept as ``dataset.skipped``, pairs of item and cause.
+        on_error: "raise": a file that cannot be read is named, when it is cached or read. "skip-and-report": such items
+            are found by one pass over all before anything else (which also fills the cache of "ram", "disk" and "gpu"),
+            logged, left out and kept as ``dataset.skipped``, pairs of item and cause, with those that ``data`` had left
+            out before (``data.skipped``). Every process finds the same.
 
     Returns:
         The data set; its items are ``dataset.data``.
 
     Raises:
         ValueError: When a word is unknown, ``cache_dir`` is missing, "gpu" has no GPU, or no item can be read.
+        PreparationError: When a file cannot be read or transformed; a RuntimeError that names it.
         OSError: When ``cache_dir`` cannot be written.
 
     Example:
@@ -97,33 +104,21 @@ def build_dataset(
     """
     look_up_option(cache, CACHES)
     look_up_option(on_error, ON_ERROR)
-    device = torch.device(device)
-    if cache == "gpu" and device.type == "cpu":
-        raise ValueError(f'cache is "gpu" and the device {device}: give a GPU as device, or choose cache "ram".')
-    skipped: list[tuple[Any, str]] = []
-    if on_error != "raise":
-        data, skipped = find_readable(data, transform, first_random(transform))
-    dataset: Dataset
-    if cache == "none":
-        dataset = Dataset(data, transform)
-    elif cache == "ram":
-        dataset = CacheDataset(data, transform, progress=False)
-    elif cache == "disk":
-        if cache_dir is None:
-            raise ValueError('cache is "disk" without a cache_dir: name a folder for it.')
-        dataset = DiskCacheDataset(data, transform, Path(cache_dir))
-    elif cache == "smart":
-        dataset = SmartCacheDataset(data, transform, SMART_REPLACE, cache_rate=SMART_CACHE, progress=False)
+    preparation = Preparation(transform, _check_device(torch.device(device)) if cache == "gpu" else None)
+    skipped: list[Skipped] = []
+    if on_error == "raise":
+        dataset = _build(data, preparation, cache, cache_dir)
     else:
-        dataset = DeviceCacheDataset(data, _on(device, transform), progress=False)
-    dataset.skipped = skipped
+        dataset, skipped = _build_readable(data, preparation, cache, cache_dir)
+    dataset.skipped = [*getattr(data, "skipped", []), *skipped]
     return dataset
 
 
 def build_dataloader(dataset: Dataset, num_workers: int = 0, **options: Any) -> DataLoader:
     """MONAI's loader for a data set of :func:`build_dataset`.
 
-    A cache on a GPU is read by threads of this process (ThreadDataLoader), which other processes cannot share.
+    A cache on a GPU is read by a thread of this process (ThreadDataLoader), because other processes cannot share it. A
+    smart cache is started, updated and ended by its loader.
 
     Args:
         dataset: to load from.
@@ -133,12 +128,15 @@ def build_dataloader(dataset: Dataset, num_workers: int = 0, **options: Any) -> 
     Returns:
         The loader.
 
+    Raises:
+        ValueError: When a smart cache gets ``persistent_workers``.
+
     Example:
         >>> dataset = build_dataset([{"x": 1}, {"x": 2}], Compose([]))
         >>> [batch["x"].tolist() for batch in build_dataloader(dataset, batch_size=2)]
         [[1, 2]]
     """
     if isinstance(dataset, DeviceCacheDataset):
-        return ThreadDataLoader(dataset, num_workers=0, **options)
-    kind = _SmartLoader if isinstance(dataset, SmartCacheDataset) else DataLoader
+        return DeviceLoader(dataset, num_workers=0, **options)
+    kind = SmartLoader if isinstance(dataset, SmartCache) else DataLoader
     return kind(dataset, num_workers=num_workers, **options)

@@ -12,18 +12,18 @@ from monai.utils import look_up_option
 
 from .headers import find_faults
 from .sitk_reader import SimpleITKReader
+from .skip import ON_ERROR, ItemList, Skipped
 from .sources import SECTIONS, Source, read_source
 from .split import complete_sections
 
 __all__ = ["DEMO_DIR", "load_datalist", "load_labels"]
 
 DEMO_DIR = Path("~/.cache/monai_crossd/demo").expanduser()
-_ON_ERROR = ("raise", "skip-and-report")
 
 logger = logging.getLogger(__name__)
 
 
-def _readable(items: list[dict], source: Source, task: str, on_error: str) -> list[dict]:
+def _readable(items: list[dict], source: Source, task: str, on_error: str) -> ItemList:
     """The items whose files can be read, at least one; of the others the first raises, or all are logged."""
     faults: dict[int, str] = {}
     for index, error in find_faults(items, pairs=task == "segmentation"):
@@ -37,7 +37,8 @@ def _readable(items: list[dict], source: Source, task: str, on_error: str) -> li
     if faults:
         lines = "\n".join(f"  {message}" for message in faults.values())
         logger.warning("%s: %d of %d items are left out:\n%s", source.path, len(faults), len(items), lines)
-    return [item for index, item in enumerate(items) if index not in faults]
+    skipped = [Skipped(items[index], message) for index, message in faults.items()]
+    return ItemList((item for index, item in enumerate(items) if index not in faults), skipped)
 
 
 def load_datalist(
@@ -86,7 +87,8 @@ def load_datalist(
 
     Returns:
         Dictionaries with "image" (absolute path, a list of them: channels, or ``FILE.npz#ARRAY/NUMBER``), "label"
-        (path, or class number), and what else a list gives, like "patient".
+        (path, or class number), and what else a list gives, like "patient". The list's ``skipped`` has pairs of item
+        and cause of those left out.
 
     Raises:
         FileNotFoundError: When the data set or a file that it names does not exist.
@@ -94,7 +96,7 @@ def load_datalist(
             is in two sections, an image cannot be read, or a label map has another shape than its image.
     """
     look_up_option(section, SECTIONS)
-    look_up_option(on_error, _ON_ERROR)
+    look_up_option(on_error, ON_ERROR)
     source = read_source(dataset, task, demo_dir, nested)
     items = complete_sections(source.sections, task, val_fraction, seed, patient_pattern).get(section)
     if not items:
@@ -139,7 +141,7 @@ def load_labels(
         ValueError: When a classification data set does not name its labels, the numbers are not 0, 1, 2, ..., or a file
             that has to be read for them cannot be.
     """
-    look_up_option(on_error, _ON_ERROR)
+    look_up_option(on_error, ON_ERROR)
     source = read_source(dataset, task, demo_dir, nested)
     if task == "segmentation" and not source.labels:
         items = [item for items in source.sections.values() for item in items]

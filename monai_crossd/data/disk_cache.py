@@ -13,12 +13,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import monai
 import numpy as np
 import torch
 from monai.data import PersistentDataset
 from monai.data.utils import pickle_hashing
-from monai.transforms import Compose
 from monai.utils.enums import TraceKeys
+
+from .._version import __version__
+from .preparation import Preparation, first_line
 
 __all__ = ["DiskCacheDataset"]
 
@@ -26,13 +29,20 @@ __all__ = ["DiskCacheDataset"]
 SAFE = [
     np.ndarray,
     np.dtype,
-    np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    *{type(np.dtype(name)) for name in "?bBhHiIlLqQefdFDSU"},
+    np.empty(0).__reduce__()[0],  # what rebuilds arrays and numbers; numpy 1 and 2 keep it in different places
+    np.float64(0).__reduce__()[0],
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"},
     TraceKeys,
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; a folder, of DICOM files, is as new as its newest."""
+    stat = path.stat()
+    newest = max((p.lstat().st_mtime_ns for p in path.iterdir()), default=0) if path.is_dir() else 0
+    return stat.st_size, max(stat.st_mtime_ns, newest)
 
 
 def _stamps(value: Any) -> Any:
@@ -42,14 +52,12 @@ def _stamps(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_stamps(part) for part in value]
     if isinstance(value, (str, os.PathLike)):
-        path = Path(os.fspath(value).partition("#")[0])  # an array of an .npz
-        try:
-            stat = path.stat()
-        except (OSError, ValueError):
-            return None
-        # a folder of DICOM files is as new as its newest
-        newest = max((p.stat().st_mtime_ns for p in path.iterdir()), default=0) if path.is_dir() else 0
-        return stat.st_size, max(stat.st_mtime_ns, newest)
+        name = os.fspath(value)
+        for candidate in filter(None, (name, name.rpartition("#")[0])):  # the second: an array of an .npz
+            try:
+                return _stamp(Path(candidate))
+            except (OSError, ValueError):  # no path, but a text
+                pass
     return None
 
 
@@ -60,23 +68,38 @@ def hash_item(item: Any) -> bytes:
 
 def _hash_transforms(transforms: Sequence) -> bytes:
     try:
-        return hashlib.sha256(pickle.dumps(transforms)).hexdigest()[:16].encode()
+        content = pickle.dumps((transforms, monai.__version__, __version__))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
             f"The transforms cannot be told apart from others in the cache ({error}): use no lambda before the first "
             "random transform, or another cache."
+        ) from error
+    return hashlib.sha256(content).hexdigest()[:16].encode()
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise type(error)(
+            error.errno,
+            f"{folder} cannot be written ({error.strerror}): free space or rights there, or name another cache_dir, or "
+            "another cache",
         ) from error
 
 
 class DiskCacheDataset(PersistentDataset):
     """Keeps what the deterministic transforms make as files, for this run and the next ones.
 
-    A file belongs to an item, to the size and time of the item's files, and to the transforms with their arguments:
-    after a change of any of them it is made again. A disk that fills up costs speed only: the item is made each time.
+    A file belongs to an item, to the size and time of the item's files, and to the transforms with their arguments and
+    the versions of MONAI and this package: after a change of any of them it is made again, and the old one stays until
+    the folder is deleted. A disk that fills up costs speed only: what has no place is made each time.
 
     Args:
         data: items.
-        transform: a Compose.
+        preparation: of the items.
         cache_dir: folder of the files; it is made.
 
     Raises:
@@ -84,46 +107,41 @@ class DiskCacheDataset(PersistentDataset):
         ValueError: When the transforms cannot be pickled.
     """
 
-    def __init__(self, data: Sequence, transform: Compose, cache_dir: Path) -> None:
-        try:
-            cache_dir.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=cache_dir) as file:
-                file.write(bytes(4096))
-        except OSError as error:
-            raise type(error)(
-                error.errno,
-                f"{cache_dir} cannot be written ({error.strerror}): free space or rights there, or name another "
-                "cache_dir, or another cache",
-            ) from error
-        super().__init__(
-            data, transform, cache_dir, hash_func=hash_item, hash_transform=_hash_transforms, track_meta=True,
-            weights_only=False,
-        )  # fmt: skip
-        self.full = False
+    def __init__(self, data: Sequence, preparation: Preparation, cache_dir: Path) -> None:
+        _check_writable(cache_dir)
+        super().__init__(data, preparation, cache_dir, hash_func=hash_item, hash_transform=_hash_transforms)
+        self._full = torch.zeros(1, dtype=torch.bool).share_memory_()  # workers see it
 
-    def _load(self, path: Path) -> Any:
-        torch.serialization.add_safe_globals(SAFE)  # here, because worker processes load too
-        return torch.load(path, weights_only=True)
-
-    def _cachecheck(self, item: Any) -> Any:
+    def prepare(self, item: Any) -> Any:
+        """What the deterministic transforms make of an item, from its file where there is one."""
         path = self.cache_dir / f"{hash_item(item).decode()}{self.transform_hash}.pt"
         if path.is_file():
+            torch.serialization.add_safe_globals(SAFE)  # here, because worker processes load too
             try:
-                return self._load(path)
+                return torch.load(path, weights_only=True)
             except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-                logger.warning("%s is damaged and made again (%s)", path, str(error).splitlines()[0])
+                logger.warning("%s cannot be loaded and is made again (%s)", path, first_line(error))
         made = self._pre_transform(deepcopy(item))
+        if not self._full:
+            self._save(made, path)
+        return made
+
+    def _cachecheck(self, item: Any) -> Any:
+        return self.prepare(item)
+
+    def _save(self, made: Any, path: Path) -> None:
         temporary = None
         try:
             with tempfile.NamedTemporaryFile(dir=self.cache_dir, prefix=".", delete=False) as file:
-                temporary = file.name
+                temporary = Path(file.name)
                 torch.save(made, file)
             os.replace(temporary, path)
         # torch's zip writer turns a full disk into a RuntimeError
         except (OSError, RuntimeError) as error:
             if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            if not self.full:
-                logger.warning("%s takes no more (%s): items are made each time from here on", self.cache_dir, error)
-            self.full = True
-        return made
+                temporary.unlink(missing_ok=True)
+            if not self._full:
+                logger.warning(
+                    "%s takes no more (%s): what is not in it is made each time from here on", self.cache_dir, error
+                )
+            self._full.fill_(True)

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
-from monai.transforms import Compose
+from .preparation import PreparationError
 
-__all__ = ["ON_ERROR", "cause_of", "find_readable"]
+__all__ = ["ON_ERROR", "THREADS", "ItemList", "Skipped", "prepare_each"]
 
 ON_ERROR = ("raise", "skip-and-report")
 THREADS = 4  # reading and unpacking run beside each other, and a volume each is in memory
@@ -18,42 +18,57 @@ THREADS = 4  # reading and unpacking run beside each other, and a volume each is
 logger = logging.getLogger(__name__)
 
 
-def cause_of(error: BaseException) -> str:
-    """First line of an error, without those that MONAI puts around it to name the transform."""
-    while error.__cause__ is not None and str(error).startswith("applying transform"):
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+class Skipped(NamedTuple):
+    """An item that was left out, and why."""
+
+    item: Any
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.item}: {self.cause}"
 
 
-def find_readable(data: Sequence, transform: Compose, end: int) -> tuple[list, list[tuple[Any, str]]]:
-    """Applies the first transforms to every item, and parts the items by whether that works.
+class ItemList(list):
+    """A list of items that knows those that were left out of it.
+
+    Args:
+        items: of the list.
+        skipped: the others.
+    """
+
+    def __init__(self, items: Iterable = (), skipped: Iterable[Skipped] = ()) -> None:
+        super().__init__(items)
+        self.skipped = list(skipped)
+
+
+def prepare_each(data: Sequence, prepare: Callable[[Any], Any], keep: bool = False) -> tuple[list, list, list[Skipped]]:
+    """Prepares every item once, and parts the items by whether that works.
 
     Args:
         data: items.
-        transform: a Compose.
-        end: number of its transforms to apply.
+        prepare: makes something of an item.
+        keep: what is made; else it is dropped, and only its making counts.
 
     Returns:
-        The items that work, and pairs of item and cause of the others, which are logged.
+        The items that work, what was made of them (None unless kept), and the others, which are logged.
 
     Raises:
         ValueError: When none works.
     """
 
-    def fails(item: Any) -> str | None:
+    def attempt(item: Any) -> Any:
         try:
-            transform(item, end=end, threading=True)
-        # whatever a library raises for a bad file
-        except Exception as error:
-            return cause_of(error)
-        return None
+            made = prepare(item)
+            return made if keep else None
+        except PreparationError as error:
+            return error
 
     with ThreadPoolExecutor(THREADS) as pool:
-        causes = list(pool.map(fails, data))
-    skipped = [(item, cause) for item, cause in zip(data, causes, strict=True) if cause is not None]
-    if data and len(skipped) == len(data):
-        raise ValueError(f"None of {len(data)} items can be read; the first: {skipped[0][1]}")
-    for item, cause in skipped:
-        logger.warning("skipped %s: %s", item, cause)
-    return [item for item, cause in zip(data, causes, strict=True) if cause is None], skipped
+        made = list(pool.map(attempt, data))
+    skipped = [Skipped(item, m.cause) for item, m in zip(data, made, strict=True) if isinstance(m, PreparationError)]
+    for entry in skipped:
+        logger.warning("skipped %s", entry)
+    if skipped and len(skipped) == len(data):
+        raise ValueError(f"None of {len(data)} items can be read; the first: {skipped[0]}")
+    whole = [(item, m) for item, m in zip(data, made, strict=True) if not isinstance(m, PreparationError)]
+    return [item for item, _ in whole], [m for _, m in whole], skipped

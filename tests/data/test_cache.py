@@ -1,56 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every way of caching gives the same items, on files on disk; and what happens to disks and files that fail."""
+"""Every way of caching gives the same items, of files on disk, and leaves out the same ones."""
 
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 from itertools import chain
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset, Dataset, PersistentDataset, SmartCacheDataset, ThreadDataLoader
-from monai.transforms import Compose, Lambdad, LoadImaged, RandGaussianNoised, Resized, ScaleIntensityd
+from monai.data import CacheDataset, Dataset, PersistentDataset, SmartCacheDataset
+from monai.transforms import Compose, LoadImaged, RandGaussianNoised, ScaleIntensityd, Spacingd
 from monai.utils import set_determinism
-from PIL import Image
 
-from monai_crossd.data import CACHES, build_dataloader, build_dataset
-from monai_crossd.data.disk_cache import DiskCacheDataset, hash_item
-from monai_crossd.data.skip import cause_of
+from monai_crossd.data import CACHES, build_dataloader, build_dataset, load_datalist
 
 KINDS = {"none": Dataset, "ram": CacheDataset, "disk": PersistentDataset, "smart": SmartCacheDataset}
-READ = LoadImaged("image", reader="monai_crossd.data.SimpleITKReader", ensure_channel_first=True)
+DETERMINISTIC = [
+    LoadImaged("image", reader="monai_crossd.data.SimpleITKReader", ensure_channel_first=True),
+    ScaleIntensityd("image"),
+]
+NOISY = [*DETERMINISTIC, RandGaussianNoised("image", prob=1.0)]
 
 
-def deterministic(scale=1.0):
-    return [READ, ScaleIntensityd("image", maxv=scale)]
+def build(items, tmp_path, cache, transforms=DETERMINISTIC, **options):
+    return build_dataset(items, Compose(transforms), cache, tmp_path / "cache", **options)
 
 
-@pytest.fixture
-def items(tmp_path):
-    rng = np.random.default_rng(0)
-    for i in range(3):
-        volume = rng.integers(0, 999, (6, 5, 4)).astype(np.int16)
-        nib.save(nib.Nifti1Image(volume, np.diag([1, 2, 3, 1])), tmp_path / f"{i}.nii.gz")
-    Image.fromarray(rng.integers(0, 255, (7, 8), dtype=np.uint8)).save(tmp_path / "3.png")
-    names = ["0.nii.gz", "1.nii.gz", "2.nii.gz", "3.png"]
-    return [{"image": str(tmp_path / name), "label": i} for i, name in enumerate(names)]
-
-
-def build(items, tmp_path, cache, transforms=None, **options):
-    return build_dataset(items, Compose(transforms or deterministic()), cache, tmp_path / "cache", **options)
-
-
+@pytest.mark.parametrize("on_error", ["raise", "skip-and-report"])
 @pytest.mark.parametrize("cache", KINDS)
-def test_each_cache_gives_the_same_items(items, tmp_path, cache):
-    dataset = build(items, tmp_path, cache)
+def test_each_cache_gives_the_same_items(volumes, tmp_path, cache, on_error):
+    dataset = build(volumes, tmp_path, cache, on_error=on_error)
     assert isinstance(dataset, KINDS[cache])
     assert sorted(item["label"] for item in dataset.data) == [0, 1, 2, 3]
-    expected = {item["label"]: Compose(deterministic())(item)["image"] for item in items}
+    assert dataset.skipped == []
+    expected = {item["label"]: Compose(DETERMINISTIC)(item)["image"] for item in volumes}
     for _ in range(2):  # made, then from the cache
         for i in range(len(dataset)):
             found = dataset[i]
@@ -59,190 +44,117 @@ def test_each_cache_gives_the_same_items(items, tmp_path, cache):
             assert torch.equal(found["image"].affine, image.affine)
             assert found["image"].meta["filename_or_obj"] == image.meta["filename_or_obj"]
             assert len(found["image"].applied_operations) == len(image.applied_operations)
-    assert not getattr(dataset, "skipped", None)
 
 
 @pytest.mark.parametrize("cache", KINDS)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_random_stays_random_and_repeats_with_the_seed(items, tmp_path, cache, workers):
+def test_what_is_random_stays_random_and_repeats_with_the_seed(volumes, tmp_path, cache, workers):
     def epochs():
         set_determinism(0)
-        noisy = [*deterministic(), RandGaussianNoised("image", prob=1.0)]
-        loader = build_dataloader(build(items[:3], tmp_path, cache, noisy), num_workers=workers, batch_size=1)
+        loader = build_dataloader(build(volumes[:3], tmp_path, cache, NOISY), num_workers=workers, batch_size=1)
         runs = [[batch["image"] for batch in loader] for _ in range(2)]
         set_determinism(None)
         return runs
 
     first, second = epochs(), epochs()
     assert all(torch.equal(a, b) for a, b in zip(chain(*first), chain(*second), strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(*first, strict=False))
+    assert not any(torch.equal(a, b) for a in first[0] for b in first[1])
 
 
-def test_a_smart_cache_turns_over(items, tmp_path, monkeypatch):
-    many = [dict(items[i % 3], label=i) for i in range(12)]
-    dataset = build(many, tmp_path, "smart")
-    loader = build_dataloader(dataset, batch_size=1)
-    seen = [tuple(int(batch["label"]) for batch in loader) for _ in range(5)]
-    assert {len(epoch) for epoch in seen} == {6}
-    assert len(set(seen)) > 1
-    dataset.shutdown()
-
-
-@pytest.mark.parametrize("change", ["file", "argument", "nothing"])
-def test_a_cache_on_disk_belongs_to_file_and_transforms(items, tmp_path, change, monkeypatch):
-    before = [item["image"].clone() for item in build(items[:2], tmp_path, "disk")]
-    files = set(os.listdir(tmp_path / "cache"))
-    assert len(files) == 2
-    if change == "file":
-        image = nib.load(items[0]["image"])
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1], image.affine), items[0]["image"])
-    scale = 2.0 if change == "argument" else 1.0
-    dataset = build(items[:2], tmp_path, "disk", deterministic(scale))
-    if change == "nothing":  # read from the cache alone
-        monkeypatch.setattr(dataset, "_pre_transform", None)
-    expected = [Compose(deterministic(scale))(item)["image"] for item in items[:2]]
-    assert all(torch.equal(found["image"], image) for found, image in zip(dataset, expected, strict=True))
-    assert [torch.equal(a, b) for a, b in zip(before, expected, strict=True)] == {
-        "file": [False, True], "argument": [False, False], "nothing": [True, True],
-    }[change]  # fmt: skip
-    assert len(set(os.listdir(tmp_path / "cache")) - files) == {"file": 1, "argument": 2, "nothing": 0}[change]
-
-
-def test_another_process_finds_the_cache(items, tmp_path):
-    dataset = build(items, tmp_path, "disk")
-    names = sorted(f"{hash_item(item).decode()}{dataset.transform_hash}" for item in items)
-    code = f"""
-from monai.transforms import Compose, LoadImaged, ScaleIntensityd
-from monai_crossd.data import build_dataset
-from monai_crossd.data.disk_cache import hash_item
-read = LoadImaged("image", reader="monai_crossd.data.SimpleITKReader", ensure_channel_first=True)
-items = {items!r}
-dataset = build_dataset(items, Compose([read, ScaleIntensityd("image", maxv=1.0)]), "disk", {str(tmp_path / "cache")!r})
-print(*sorted(f"{{hash_item(item).decode()}}{{dataset.transform_hash}}" for item in items))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == names
-
-
-def test_a_damaged_cache_file_is_made_again(items, tmp_path, caplog):
-    expected = build(items[:1], tmp_path, "disk")[0]["image"]
-    (path,) = (tmp_path / "cache").iterdir()
-    path.write_bytes(path.read_bytes()[:100])
-    assert torch.equal(build(items[:1], tmp_path, "disk")[0]["image"], expected)
-    assert "is damaged and made again" in caplog.text
-    assert torch.load(path, weights_only=True)["label"] == 0
-
-
-def test_a_cache_folder_that_cannot_be_written_is_named_at_once(items, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"file/cache cannot be written .*: free space or rights there"):
-        build_dataset(items, Compose(deterministic()), "disk", tmp_path / "file" / "cache")
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB, where the tests may make one."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    try:
-        made = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        made = False
-    if not made:
-        pytest.skip("no right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_costs_speed_only(items, small_disk, caplog):
-    transforms = [*deterministic(), Resized("image", (32, 32, 12))]
-    dataset = build_dataset(items[:3], Compose(transforms), "disk", small_disk)
-    for _ in range(2):
-        for item, found in zip(items, dataset, strict=False):
-            assert torch.equal(found["image"], Compose(transforms)(item)["image"])
-    assert caplog.text.count("takes no more") == 1
-    assert all(name.endswith(".pt") for name in os.listdir(small_disk))
-    with pytest.raises(OSError, match="No space"):
-        (small_disk / "rest").write_bytes(bytes(65536))
-    with pytest.raises(OSError, match=r"cannot be written .*name another cache_dir"):
-        build_dataset(items, Compose(transforms), "disk", small_disk)
-
-
-def test_a_read_only_disk(items, small_disk):
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(OSError, match="cannot be written"):
-        build_dataset(items, Compose(deterministic()), "disk", small_disk)
-
-
-@pytest.fixture
-def with_bad(items, tmp_path):
-    """Items with a file whose header is whole and whose voxels are not."""
-    path = tmp_path / "short.nii.gz"
-    whole = nib.Nifti1Image(np.random.default_rng(0).integers(0, 99, (20, 20, 20)).astype(np.int16), np.eye(4))
-    nib.save(whole, path)
-    path.write_bytes(path.read_bytes()[:2000])
-    assert nib.load(path).shape == (20, 20, 20)
-    return [*items[:2], {"image": str(path), "label": 9}, *items[2:]]
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+def test_a_cache_is_made_once(volumes, cut_off, tmp_path, cache):
+    """Files may go once they are cached, in the pass that looks for bad files too."""
+    for on_error in ("raise", "skip-and-report"):
+        items = volumes if on_error == "raise" else [*volumes, cut_off]
+        dataset = build(items, tmp_path / on_error, cache, on_error=on_error)
+        expected = [item["image"].clone() for item in dataset]
+        dataset.transform.transforms[0].keys = ("missing",)  # from now on whatever reads a file fails
+        assert all(torch.equal(a["image"], b) for a, b in zip(dataset, expected, strict=True))
+        dataset.transform.transforms[0].keys = ("image",)
 
 
 @pytest.mark.parametrize("cache", KINDS)
-def test_a_bad_file_is_skipped_and_reported(with_bad, items, tmp_path, cache, caplog):
+def test_a_bad_file_is_skipped_and_reported(volumes, cut_off, tmp_path, cache, caplog):
     with caplog.at_level(logging.WARNING, "monai_crossd"):
-        dataset = build(with_bad, tmp_path, cache, on_error="skip-and-report")
+        dataset = build([*volumes[:2], cut_off, *volumes[2:]], tmp_path, cache, on_error="skip-and-report")
     ((item, cause),) = dataset.skipped
-    assert item["label"] == 9
+    assert item is cut_off
     assert "short.nii.gz" in cause
-    assert "skipped" in caplog.text
-    assert "short.nii.gz" in caplog.text
+    (line,) = [line for line in caplog.text.splitlines() if "skipped" in line]
+    assert "short.nii.gz" in line
     assert sorted(item["label"] for item in dataset.data) == [0, 1, 2, 3]
     assert len(list(build_dataloader(dataset, batch_size=1))) == (2 if cache == "smart" else 4)
 
 
 @pytest.mark.parametrize("cache", KINDS)
-def test_a_bad_file_raises_by_its_name(with_bad, tmp_path, cache):
+def test_a_bad_file_raises_by_its_name(cut_off, tmp_path, cache):
     def read_all():
-        dataset = build([with_bad[2]] * 2, tmp_path, cache)
+        dataset = build([cut_off] * 2, tmp_path, cache)
         return [dataset[i] for i in range(len(dataset))]
 
-    with pytest.raises(RuntimeError, match="applying transform") as error:
+    with pytest.raises(RuntimeError, match=r"^image .*short\.nii\.gz, label 9 cannot be prepared: .*skip-and-report"):
         read_all()
-    assert "short.nii.gz" in cause_of(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_file_has_its_name_in_the_loader_too(volumes, cut_off, tmp_path, workers):
+    loader = build_dataloader(build([volumes[0], cut_off], tmp_path, "none"), num_workers=workers, batch_size=1)
+    with pytest.raises(RuntimeError, match=r"short\.nii\.gz, label 9 cannot be prepared"):
+        list(loader)
+
+
+@pytest.mark.parametrize("cache", KINDS)
+def test_a_label_map_that_does_not_fit_after_resampling(volumes, tmp_path, cache):
+    """Equal shapes in the files, other voxel sizes in the headers: what a crop would cut at another place."""
+    for name, voxel in (("good", (1, 2, 3)), ("bad", (1, 1, 1))):
+        nib.save(nib.Nifti1Image(np.zeros((6, 5, 4), np.uint8), np.diag([*voxel, 1])), tmp_path / f"{name}.nii.gz")
+    items = [{"image": volumes[0]["image"], "label": str(tmp_path / f"{name}.nii.gz")} for name in ("good", "bad")]
+    keys = ["image", "label"]
+    transforms = [LoadImaged(keys, ensure_channel_first=True), Spacingd(keys, (1, 1, 1))]
+    dataset = build(items, tmp_path, cache, transforms, on_error="skip-and-report")
+    ((item, cause),) = dataset.skipped
+    assert item == items[1]
+    assert "shapes (6, 9, 10) and (6, 5, 4)" in cause
+    with pytest.raises(RuntimeError, match=r"label .*bad\.nii\.gz cannot be prepared: .*shapes \(6, 9, 10\)"):
+        list(build_dataloader(build(items[1:], tmp_path, cache, transforms), batch_size=1))
+
+
+def test_what_the_list_left_out_is_reported_too(volumes, cut_off, tmp_path):
+    (tmp_path / "text.nii.gz").write_text("no image")
+    names = [*(item["image"] for item in volumes[:3]), cut_off["image"], str(tmp_path / "text.nii.gz")]
+    lines = ["image,label,section", *(f"{name},0,training" for name in names), f"{names[0]},0,validation"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    items = load_datalist(tmp_path / "list.csv", task="classification", on_error="skip-and-report")
+    dataset = build(items, tmp_path, "ram", on_error="skip-and-report")
+    assert len(dataset) == 3
+    assert [entry.item["image"] for entry in dataset.skipped] == [names[4], names[3]]  # by its header, by its voxels
+
+
+def test_nothing_readable(cut_off, tmp_path):
+    for cache in KINDS:
+        with pytest.raises(ValueError, match=r"None of 1 items can be read; the first: .*short"):
+            build([cut_off], tmp_path, cache, on_error="skip-and-report")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "says"),
+    ("arguments", "says"),
     [
-        ({"cache": "disc"}, ValueError, "disk"),
-        ({"on_error": "skip"}, ValueError, "skip-and-report"),
-        ({"cache": "gpu"}, ValueError, 'cache is "gpu" and the device cpu: .*"ram"'),
-        ({"cache": "disk"}, ValueError, "without a cache_dir"),
+        ({"cache": "disc"}, "disk"),
+        ({"on_error": "skip"}, "skip-and-report"),
+        ({"cache": "gpu"}, 'cache is "gpu" and the device cpu: .*"ram"'),
+        ({"cache": "disk"}, "without a cache_dir"),
     ],
 )
-def test_wrong_arguments(items, arguments, error, says):
-    with pytest.raises(error, match=says):
-        build_dataset(items, Compose(deterministic()), **arguments)
+def test_wrong_arguments(volumes, arguments, says):
+    with pytest.raises(ValueError, match=says):
+        build_dataset(volumes, Compose(DETERMINISTIC), **arguments)
 
 
-def test_nothing_readable(with_bad, tmp_path):
-    with pytest.raises(ValueError, match=r"None of 1 items can be read; the first: .*short"):
-        build(with_bad[2:3], tmp_path, "none", on_error="skip-and-report")
-
-
-def test_transforms_that_a_disk_cache_cannot_tell_apart(items, tmp_path):
-    with pytest.raises(ValueError, match="no lambda before the first random transform"):
-        build(items, tmp_path, "disk", [READ, Lambdad("image", lambda x: x + 1)])
-
-
-@pytest.mark.gpu
-def test_a_cache_on_the_gpu(items, tmp_path):
-    noisy = [*deterministic(), RandGaussianNoised("image", prob=1.0)]
-    dataset = build_dataset(items[:3], Compose(noisy), "gpu", device="cuda")
-    loader = build_dataloader(dataset, batch_size=1, num_workers=4)
-    assert isinstance(loader, ThreadDataLoader)
-    assert all(batch["image"].is_cuda for batch in loader)
+def test_new_data_make_a_new_cache(volumes, tmp_path):
+    dataset = build(volumes[:2], tmp_path, "ram", on_error="skip-and-report")
+    dataset.set_data(volumes[2:])
+    assert [item["label"] for item in dataset] == [2, 3]
 
 
 def test_every_word_is_tested():
     assert {*KINDS, "gpu"} == set(CACHES)
-    assert issubclass(DiskCacheDataset, PersistentDataset)
