@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every suite of the benchmarks runs, the published form computes what ours does, results are kept."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+
+from monai_crossd.benchmarks import harness
+from monai_crossd.benchmarks.__main__ import find_suites, main
+from monai_crossd.benchmarks.published import FourierCrossDConv2d
+from monai_crossd.benchmarks.report import append_csv, hardware_name
+from monai_crossd.layers import CrossDConv2d
+
+TIMED = ("acs", "layers", "networks", "scaling", "table3")
+
+
+def test_every_suite_is_found():
+    assert set(TIMED) <= find_suites().keys()
+
+
+@pytest.mark.parametrize("suite", TIMED)
+def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
+    rows = main([suite, "--quick", "--threads", "1", "--results", str(tmp_path)])
+    assert all(row["median_ms"] > 0 for row in rows)
+    limits = [row for row in rows if row["contender"] == row["limit"]]
+    assert limits
+    assert all(row["ratio"] == 1 for row in limits)
+    path = tmp_path / hardware_name() / f"{suite}.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        recorded = list(csv.DictReader(file))
+    assert [row["contender"] for row in recorded] == [row["contender"] for row in rows]
+    assert "median_ms" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", [["--channels-last"], ["--dtype", "bfloat16"]], ids=str)
+def test_options_of_the_layers(option, tmp_path):
+    rows = main(["layers", "--quick", "--threads", "1", "--dry-run", *option])
+    assert all(row["median_ms"] > 0 for row in rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_suite_and_dtype_are_refused(capsys):
+    for wrong in (["speed"], ["layers", "--dtype", "float8"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+    assert "float8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 1), (3, 2), (7, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_published_form_gives_what_our_layer_gives(size, stride, training):
+    ours = CrossDConv2d(4, 6, size, stride, size // 2, bias=False, bank_init="paper").train(training)
+    published = FourierCrossDConv2d(4, 6, size, stride, size // 2).train(training)
+    state = ours.state_dict()
+    state.pop("running_shift")
+    published.load_state_dict({**published.state_dict(), **state})
+    x = torch.randn(3, 4, 9, 9)
+    torch.testing.assert_close(published(x), ours(x), atol=1e-5, rtol=1e-4)
+
+
+def test_contenders_take_turns_and_the_warm_up_does_not_count():
+    calls = []
+    functions = {name: lambda n=name: calls.append(n) for name in "ab"}
+    times = harness.time_all(functions, "cpu", rounds=3, warmup=2)
+    assert calls == list("ab" * 5)
+    assert times.keys() == {"a", "b"}
+    assert all(t["iqr_ms"] >= 0 and t["first_ms"] >= 0 for t in times.values())
+
+
+@pytest.mark.skipif(not harness.sys.platform.startswith("linux"), reason="the resident set is read from /proc")
+def test_peak_memory_is_what_is_touched_at_once():
+    mib = 2**18  # float32 elements
+
+    def make():
+        kept = torch.ones(64 * mib)
+        return lambda: torch.ones(128 * mib).add_(kept[0])
+
+    assert 180 < harness.peak_memory(make, "cpu") < 230
+    assert harness.peak_memory(lambda: lambda: None, "cpu") < 10
+
+
+def test_results_of_other_columns_are_left_alone(tmp_path):
+    path = tmp_path / "machine" / "suite.csv"
+    append_csv(path, [{"a": 1, "b": 0.123456}])
+    append_csv(path, [{"a": 2, "b": "x"}])
+    assert path.read_text() == "a,b\n1,0.1235\n2,x\n"
+    with pytest.raises(ValueError, match="has the columns 'a,b', not 'a'"):
+        append_csv(path, [{"a": 1}])
+    assert path.read_text() == "a,b\n1,0.1235\n2,x\n"
+    assert [p.name for p in path.parent.iterdir()] == ["suite.csv"]
+
+
+def test_hardware_name_is_a_folder_name():
+    assert hardware_name().replace("-", "").isalnum()
