@@ -9,16 +9,27 @@ All compute y[b] = conv(x[b], W[b]) with W[b] = M[b]·U, U the bank and M[b] a s
 - **shared**: M[b] is applied to the patches instead, y = U·(Mᵀ patches): one matrix product for the batch with no
   kernel per sample, but Q / P times the operations (3 for a 3×3×3 bank).
 
-Forward and backward relative to Conv2d, batch 8, 3×3, two cores (AMD EPYC, AVX-512, torch 2.13; more in docs/speed.md):
+Forward and backward of the convolution relative to Conv2d, C to C channels, 3×3, two cores (AMD EPYC, AVX-512, torch
+2.13); the rule picks what is marked. More in docs/speed.md.
 
-=========== ======= ========== ======
-shape       grouped per_sample shared
-=========== ======= ========== ======
-64ch 56²    1.1     1.3        –
-128ch 28²   1.2     1.5        –
-256ch 14²   1.9     1.9        5.2
-512ch 7²    8.8     5.3        4.2
-=========== ======= ========== ======
+=============== ======== ========== =======
+shape           grouped  per_sample shared
+=============== ======== ========== =======
+8 × 64ch 56²    **1.1**  1.3
+8 × 128ch 28²   **1.2**  1.5
+32 × 128ch 28²  **1.3**  1.5
+32 × 128ch 14²  **1.9**  2.6        9.6
+8 × 256ch 28²   **1.2**  1.3
+8 × 256ch 14²   2.0      **2.0**    6.2
+32 × 256ch 14²  3.5      **2.0**    6.5
+8 × 512ch 14²   3.5      **2.6**    7.7
+8 × 512ch 10²   6.3      **3.2**    5.1
+8 × 512ch 7²    10.3     6.0        **4.5**
+8 × 512ch 4²    25.7     13.4       **4.5**
+8 × 256ch 7²    4.7      6.0        **5.6**
+=============== ======== ========== =======
+
+(At 256ch 7² the few kernels of a batch of 8 still fit the cache; of 32, they would not.)
 """
 
 from __future__ import annotations
@@ -35,9 +46,9 @@ from ._geometry import convolve, crop_and_pad
 from .shift import mix_kernels
 
 PATHS = ("grouped", "per_sample", "shared")
-CACHED = 2**20  # elements of all kernels of a batch that are quick to make and to keep whatever the shape
+CACHED = 2**22  # elements of all kernels of a batch that are quick to make and to keep, whatever the shape
 FEW_POSITIONS = 64  # of an output map, up to which more operations are cheaper than kernels
-LARGE_KERNEL = 4  # times as large as the sample's output: then keeping it would rule the memory
+LARGE_KERNEL = 8  # times as large as the sample's output: then keeping it would rule the memory
 
 _forced: str | None = None
 
