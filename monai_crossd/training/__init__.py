@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Handlers for MONAI's trainers and evaluators, to be named in a bundle's YAML by ``_target_``.
 
+- :class:`BestCheckpoint` keeps the best weights;
 - :class:`ClassificationReport` and :class:`MetricsReport` write scores with confidence intervals;
+- :class:`EarlyStop` ends a training that no longer gets better;
+- :class:`EpochSeed` makes an epoch the same whenever it is run;
 - :class:`HistoryHandler` prints a line per epoch and writes its table and curves;
 - :class:`OverlayHandler` draws validation cases;
 - :class:`PredictionsHandler` writes what a classifier says;
+- :class:`ResumeHandler` writes a checkpoint after every epoch and goes on from there;
+- :class:`SkippedReport` lists the items that were left out;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
@@ -12,28 +17,38 @@
 """
 
 from .best import print_best
+from .best_checkpoint import BestCheckpoint
 from .bootstrap import bootstrap_mean
 from .classification import classification_scores, confusion_counts
 from .classification_report import ClassificationReport
 from .compare import best_scores, compare_runs
+from .early_stop import EarlyStop
+from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .overlay_handler import OverlayHandler
 from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
+from .resume import ResumeHandler
 from .run_config import save_run_config
 from .scores import Score, format_scores, write_csv
+from .skipped_report import SkippedReport
 from .stop_on_nan import StopOnNaN
 
 __all__ = [
     "FINETUNE_MODES",
+    "BestCheckpoint",
     "ClassificationReport",
+    "EarlyStop",
+    "EpochSeed",
     "HistoryHandler",
     "MetricsReport",
     "OverlayHandler",
     "PredictionsHandler",
+    "ResumeHandler",
     "Score",
+    "SkippedReport",
     "StopOnNaN",
     "Trainable",
     "as_curves",

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from monai.config import PathLike
+
+from .replacing import replacing
 
 __all__ = ["Rows", "as_curves", "read_history", "write_history"]
 
@@ -24,19 +25,16 @@ def write_history(path: PathLike, rows: Mapping[int, Mapping[str, float]]) -> Pa
 
     Returns:
         ``path``.
+
+    Raises:
+        OSError: When it cannot be written, with the free space of its disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["epoch", *columns])
-            writer.writeheader()
-            writer.writerows({"epoch": epoch, **row} for epoch, row in sorted(rows.items()))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", *columns])
+        writer.writeheader()
+        writer.writerows({"epoch": epoch, **row} for epoch, row in sorted(rows.items()))
     return path
 
 

@@ -76,8 +76,8 @@ def format_epoch(epoch: int, max_epochs: int, row: Mapping[str, float]) -> str:
 class HistoryHandler:
     """Prints a line per epoch, keeps ``history.csv`` up to date and draws ``curves.png`` at the end.
 
-    Attach it to the trainer, before or after its ValidationHandler. A row is closed when the next epoch begins. A
-    resumed run keeps the rows of the epochs before it.
+    Attach it to the trainer, before or after its ValidationHandler. A row is closed after everything else at the end of
+    an epoch except :class:`ResumeHandler`'s checkpoint. A resumed run keeps the rows of the epochs before it.
 
     Args:
         output_dir: folder of the two files.
@@ -115,6 +115,7 @@ class HistoryHandler:
         Args:
             trainer: a MONAI trainer.
         """
+        trainer.add_event_handler(Events.STARTED, self._start)
         trainer.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._add_loss)
         trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
@@ -122,12 +123,16 @@ class HistoryHandler:
         if self.evaluator is not None:
             self.evaluator.add_event_handler(Events.COMPLETED, self._add_metrics, trainer)
 
+    def _start(self, trainer: Engine) -> None:
+        # registered only now, to come after validation
+        if not trainer.has_event_handler(self._close, Events.EPOCH_COMPLETED):
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+
     def _start_epoch(self, trainer: Engine) -> None:
         epoch = trainer.state.epoch
-        if epoch > 1 and not self.rows and self.csv_path.is_file():
-            self.rows = {e: row for e, row in read_history(self.csv_path).items() if e < epoch}
-        elif epoch - 1 in self.rows:
-            self._close(trainer, epoch - 1)
+        if epoch > 1 and 1 not in self.rows and self.csv_path.is_file():
+            past = {e: row for e, row in read_history(self.csv_path).items() if e < epoch}
+            self.rows = {**self.rows, **past}
         self._losses = []
         self._started = time.perf_counter()
 
@@ -147,16 +152,14 @@ class HistoryHandler:
         if self.labels:
             row.update(class_scores(evaluator, self.labels))
 
-    def _close(self, trainer: Engine, epoch: int) -> None:
-        row = self.rows[epoch]
+    def _close(self, trainer: Engine) -> None:
+        row = self.rows[trainer.state.epoch]
         row["seconds"] = time.perf_counter() - self._started
         if idist.get_rank() == 0:
-            print(format_epoch(epoch, trainer.state.max_epochs, row), flush=True)
+            print(format_epoch(trainer.state.epoch, trainer.state.max_epochs, row), flush=True)
             write_history(self.csv_path, self.rows)
 
-    def _finish(self, trainer: Engine) -> None:
-        if trainer.state.epoch in self.rows:
-            self._close(trainer, trainer.state.epoch)
+    def _finish(self, _: Engine) -> None:
         # a run that was ended within an epoch still shows the epochs before
         if self.rows and idist.get_rank() == 0:
             save_curves(self.curves_path, as_curves(self.rows))

@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ignite's TerminateOnNan in the form that MONAI's handler lists take."""
+"""Ends a training whose loss is no longer a number."""
 
 from __future__ import annotations
 
+import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import TerminateOnNan
 from monai.handlers import from_engine
 
 __all__ = ["StopOnNaN"]
 
 
-class StopOnNaN(TerminateOnNan):
-    """Ends the training when the loss is nan or infinite; ignite's handler watches, this adds the ``attach`` it lacks.
+class StopOnNaN:
+    """Ends the training with an error when the loss is nan or infinite.
+
+    The run ends as if it had finished, so that other handlers close their files, and then raises: what comes after a
+    training, such as predictions, does not happen. Nothing of the epoch is saved; the checkpoints are those of the
+    epochs before.
+
+    Raises:
+        FloatingPointError: in the trainer's ``run``, naming epoch and iteration.
 
     Example:
         .. code-block:: yaml
 
-            handlers:
-            - _target_: monai_crossd.training.StopOnNaN
+            train:
+              handlers:
+              - _target_: monai_crossd.training.StopOnNaN
     """
 
     def __init__(self) -> None:
-        super().__init__(output_transform=from_engine(["loss"], first=True))
+        self._loss = from_engine(["loss"], first=True)
 
     def attach(self, trainer: Engine) -> None:
         """Registers the handler.
@@ -29,4 +37,17 @@ class StopOnNaN(TerminateOnNan):
         Args:
             trainer: a MONAI trainer.
         """
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, self)
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+
+    def _check(self, trainer: Engine) -> None:
+        loss = torch.as_tensor(self._loss(trainer.state.output))
+        if not loss.isfinite().all():
+            trainer.add_event_handler(Events.COMPLETED, self._stop, trainer.state.iteration, loss.item())  # the last
+            trainer.terminate()
+
+    def _stop(self, trainer: Engine, iteration: int, loss: float) -> None:
+        raise FloatingPointError(
+            f"The loss is {loss} in iteration {iteration} (epoch {trainer.state.epoch} of {trainer.state.max_epochs}): "
+            "the training has ended, and nothing of this epoch is saved. Lower the learning rate, clip the gradients, "
+            "or look for nan in the images."
+        )

@@ -207,17 +207,36 @@ def test_overlay_of_a_case_that_is_not_there(engines, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stop_on_nan(engines, tmp_path):
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_stop_on_nan(engines, tmp_path, value):
     trainer, _ = engines(3, interval=9, train_handlers=[StopOnNaN()], output_dir=tmp_path)
 
     def spoil(engine: Engine):
-        torch.nn.init.constant_(next(engine.network.parameters()), math.nan)
+        torch.nn.init.constant_(next(engine.network.parameters()), value)
 
     trainer.add_event_handler("EPOCH_COMPLETED", spoil)
-    trainer.run()
+    iteration = trainer.state.epoch_length + 1
+    with pytest.raises(FloatingPointError, match=rf"The loss is nan in iteration {iteration} \(epoch 2 of 3\)"):
+        trainer.run()
     assert trainer.state.epoch == 2
     assert list(read_history(tmp_path / "history.csv")) == [1]  # the epochs before are not lost
     assert (tmp_path / "curves.png").is_file()
+
+
+@pytest.mark.parametrize("history_first", [False, True])
+def test_row_is_on_disk_when_its_epoch_ends(engines, tmp_path, history_first):
+    """A run killed in its second epoch has the row of the first, with its validation."""
+    trainer, evaluator = engines(2, output_dir=tmp_path, history_first=history_first)
+    found = []
+
+    def look(engine: Engine):
+        found.append(list(read_history(tmp_path / "history.csv").items()) if engine.state.epoch > 1 else [])
+
+    trainer.add_event_handler("EPOCH_STARTED", look)
+    trainer.run()
+    ((epoch, row),) = found[1]
+    assert epoch == 1
+    assert list(row) == ["train_loss", "val_mean_dice", "seconds"]
 
 
 def test_handlers_from_yaml(tmp_path):

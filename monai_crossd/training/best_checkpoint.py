@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the weights of the best epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ignite.distributed as idist
+from ignite.engine import Engine, Events
+from monai.config import PathLike
+from monai.engines import SupervisedEvaluator
+
+from .checkpoint import network_state, save_checkpoint
+
+__all__ = ["BestCheckpoint"]
+
+
+class BestCheckpoint:
+    """Writes the evaluator's network to ``model.pt`` when its key metric is the best so far.
+
+    The file is what MONAI's CheckpointSaver writes for the key metric, a state dict. That handler deletes the old file
+    before it writes the new one, and forgets its score when a run is resumed. This one writes a temporary file and
+    renames it, and goes by the evaluator's ``best_metric_epoch``, which :class:`ResumeHandler` restores. The first
+    process writes.
+
+    Args:
+        output_dir: folder of the file.
+        filename: its name.
+
+    Raises:
+        FloatingPointError: at the end of an epoch, when the weights are no longer finite.
+        OSError: at the end of an epoch, when the file cannot be written; the one before is unharmed.
+
+    Example:
+        .. code-block:: yaml
+
+            validate:
+              handlers:
+              - _target_: monai_crossd.training.BestCheckpoint
+                output_dir: "@ckpt_dir"
+    """
+
+    def __init__(self, output_dir: PathLike, filename: str = "model.pt") -> None:
+        self.path = Path(output_dir) / filename
+
+    def attach(self, evaluator: SupervisedEvaluator) -> None:
+        """Registers the handler.
+
+        Args:
+            evaluator: a MONAI evaluator with a key metric.
+        """
+        evaluator.add_event_handler(Events.COMPLETED, self._save)
+
+    def _save(self, evaluator: Engine) -> None:
+        if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
+            save_checkpoint(network_state(evaluator.network), self.path)
