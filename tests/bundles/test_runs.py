@@ -113,7 +113,9 @@ BAD = {
     "missing data set": (["--dataset_dir", "/nowhere/at/all"], "/nowhere/at/all"),
     "missing 2D weights": (["--weights_2d", "/nowhere/model.pt"], "/nowhere/model.pt"),
     "unknown convolution": (["--conv", "crosd"], "crossd"),
-    "unknown method": (["--method", "i3"], "i3d"),
+    "unknown modality": (["--modality", "pet"], "mr"),
+    "unknown fine-tuning": (["--finetune", "probe"], "linear_probe"),
+    "unknown cache": (["--cache", "memory"], "smart"),
 }
 
 
