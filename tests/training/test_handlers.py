@@ -226,7 +226,7 @@ def test_stop_on_nan(engines, tmp_path, value):
 @pytest.mark.parametrize("history_first", [False, True])
 def test_row_is_on_disk_when_its_epoch_ends(engines, tmp_path, history_first):
     """A run killed in its second epoch has the row of the first, with its validation."""
-    trainer, evaluator = engines(2, output_dir=tmp_path, history_first=history_first)
+    trainer, _ = engines(2, output_dir=tmp_path, history_first=history_first)
     found = []
 
     def look(engine: Engine):
