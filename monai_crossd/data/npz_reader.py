@@ -78,7 +78,7 @@ def _check_key(file: PathLike, key: str) -> None:
 def read_npz_shape(file: PathLike, key: str) -> tuple[int, ...]:
     """Reads the shape of one array without the array; raises as :func:`read_npz_array` does."""
     _check_key(file, key)
-    with _opened(file) as arrays, arrays.zip.open(f"{key}.npy") as member:
+    with _opened(file), zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
         is_first = np.lib.format.read_magic(member) == (1, 0)
         read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
         return read(member)[0]
@@ -183,14 +183,16 @@ class NpzReader(ImageReader):
                 f"Images of the shapes {[image.shape for image in img]} cannot be channels of one; expected grey ones "
                 "of one shape."
             )
-        array = np.swapaxes(img[0], 0, 1) if is_colour else np.stack([image.T for image in img])
-        channel = -1 if is_colour else 0
-        if len(array) == 1 and not is_colour:
-            array, channel = array[0], None
-        shape = array.shape if channel is None else np.delete(array.shape, channel)
+        channel: int | None = -1 if is_colour else 0
+        if is_colour:
+            array = np.swapaxes(img[0], 0, 1)
+        elif len(img) == 1:
+            array, channel = img[0].T, None
+        else:
+            array = np.stack([image.T for image in img])
         meta = {
             MetaKeys.AFFINE: np.eye(4),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(shape),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape if channel is None else np.delete(array.shape, channel)),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if channel is None else channel,
         }
         return np.array(array, order="C"), meta  # a copy: the cached array must stay as it is
