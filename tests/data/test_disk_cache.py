@@ -134,6 +134,7 @@ def test_a_disk_that_fills_up_costs_speed_only(volumes, small_disk, tmp_path, wo
         for batch, image in zip(loader, expected, strict=True):
             assert torch.equal(batch["image"][0], image)
     logging.getLogger("monai_crossd").removeHandler(log)
+    log.close()
     assert (tmp_path / "log").read_text().count("takes no more") == 1
     assert [path.suffix for path in small_disk.iterdir()] == [".pt"]
     (small_disk / "rest").write_bytes(bytes(1))

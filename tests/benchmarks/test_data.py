@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of caches runs, counts what it says, and sees memory where memory is used."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+
+from monai_crossd.benchmarks.__main__ import main
+from monai_crossd.benchmarks.data import measure
+from monai_crossd.data import CACHES, load_datalist, prepare_phantoms
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    path = prepare_phantoms("ct", tmp_path_factory.mktemp("phantoms") / "set", subjects=8, size=(64, 64, 64))
+    return load_datalist(path) + load_datalist(path, "validation")
+
+
+def measure_on_cpu(items, folder, cache):
+    case = {"items": items, "crop": [32, 32, 32], "batch": 2, "workers": 0, "epochs": 3, "device": "cpu"}
+    return measure(case | {"cache": cache, "folder": folder})
+
+
+@pytest.mark.parametrize("cache", [cache for cache in CACHES if cache != "gpu"])
+def test_each_way_is_measured(items, tmp_path, cache):
+    found = measure_on_cpu(items, tmp_path, cache)
+    assert math.isnan(found.pop("peak_gpu_mib"))
+    assert set(found) == {"build_s", "first_per_s", "later_per_s", "peak_mib"}
+    assert all(value > 0 for name, value in found.items() if name != "peak_mib")
+    assert len(list(tmp_path.iterdir())) == (len(items) if cache == "disk" else 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
+def test_a_cache_in_memory_is_seen(items, tmp_path):
+    measure_on_cpu(items[:2], tmp_path, "none")  # loads what is loaded late
+    # 8 volumes of 64³ images and label maps, both float32, are 16 MiB
+    assert measure_on_cpu(items, tmp_path, "ram")["peak_mib"] - measure_on_cpu(items, tmp_path, "none")["peak_mib"] > 8
+
+
+def test_the_command(tmp_path, capsys):
+    rows = main(["data", "--quick", "--caches", "ram", "none", "--results", str(tmp_path)])
+    assert [row["cache"] for row in rows] == ["ram", "none"]
+    assert rows[0]["ratio"] == 1
+    assert len(list(tmp_path.glob("*/data.csv"))) == 1
+    assert "later_per_s" in capsys.readouterr().out
+
+
+def test_one_epoch_is_not_enough():
+    with pytest.raises(ValueError, match="epochs is 1; expected at least 2"):
+        main(["data", "--epochs", "1", "--dry-run"])
+
+
+def test_a_gpu_cache_needs_a_gpu(items, tmp_path):
+    with pytest.raises(ValueError, match='cache is "gpu" and the device cpu'):
+        measure_on_cpu(items, tmp_path, "gpu")
