@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     harness.add_arguments(parser, rounds=7)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--published", action="store_true", help="also the published form, tens of times slower")
 
 
 def published(net: nn.Module) -> nn.Module:
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> list[dict]:
     nets: dict[str, Callable[[], nn.Module]] = {"Conv2d": lambda: resnet("conv"), "Cross-D": lambda: resnet("crossd")}
     if not args.compile:
         nets["Cross-D, grouped"] = lambda: forced(resnet("crossd"), "grouped")  # type: ignore[assignment,return-value]
+    if args.published:
         nets["Cross-D as published (FFT)"] = lambda: published(resnet("conv"))
 
     def make(name: str) -> Callable[[], None]:

@@ -35,6 +35,11 @@ def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
     assert "median_ms" in capsys.readouterr().out
 
 
+def test_published_network_is_raced_on_demand():
+    rows = main(["networks", "--quick", "--threads", "1", "--dry-run", "--published"])
+    assert "Cross-D as published (FFT)" in {row["contender"] for row in rows}
+
+
 @pytest.mark.parametrize("option", [["--channels-last"], ["--dtype", "bfloat16"]], ids=str)
 def test_options_of_the_layers(option, tmp_path):
     rows = main(["layers", "--quick", "--threads", "1", "--dry-run", *option])
