@@ -168,7 +168,7 @@ class _PerSampleConv(torch.autograd.Function):
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gy: Tensor) -> Any:
         inputs, needed = ctx.saved_tensors, ctx.needs_input_grad[:3]
         none = (None,) * (1 + len(ctx.geometry))
         if torch.is_grad_enabled():  # create_graph=True: through operations that can be differentiated again
