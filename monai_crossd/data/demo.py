@@ -84,8 +84,8 @@ def _write_classification(folder: Path, source: DemoSource, blocks: bool = False
     sections: dict[str, list[dict]] = {}
     for seed, (section, ranges) in enumerate(source.slices.items(), start=SEED):
         # each sub-volume is resampled alone, so no interpolation reaches across the margin
-        pieces = [[_cut(volume, source.axis, *limits) for volume in (image, label)] for limits in ranges]
-        volumes = [to_isotropic(*piece, voxel=source.voxel, window=source.window) for piece in pieces]
+        pieces = [(_cut(image, source.axis, *limits), _cut(label, source.axis, *limits)) for limits in ranges]
+        volumes = [to_isotropic(*piece, source.voxel, source.window) for piece in pieces]
         sections[section] = []
         counts = [0] * len(groups)
         number = source.patches[section] // (BLOCK_FRACTION if blocks else 1)
