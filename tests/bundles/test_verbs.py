@@ -77,6 +77,14 @@ def test_ckpt_export_gives_torchscript_that_needs_nothing_of_ours(bundle, tmp_pa
 
 
 @pytest.mark.parametrize("bundle", NAMES)
+def test_shipped_torchscript_is_of_the_shipped_weights(bundle):
+    x = example(bundle)
+    with torch.no_grad():
+        found = torch.jit.load(str(BUNDLES / bundle / "models" / "model.ts")).eval()(x)
+        torch.testing.assert_close(found, network(bundle)(x), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bundle", NAMES)
 def test_onnx_export_runs_elsewhere(bundle, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
