@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundles in a real MONAI Label server, over HTTP; `.ci/monailabel` runs this in an environment of its own."""
+
+from __future__ import annotations
+
+import csv
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+
+from monai_crossd.convert import read_checkpoint
+
+pytest.importorskip("monailabel")
+pytestmark = pytest.mark.slow
+
+SEGMENTATION = "crossd_3d_segmentation"
+CLASSES = [
+    "ribs",
+    "cervical vertebral column",
+    "thoracic vertebral column",
+    "lumbar vertebral column",
+    "right lung",
+    "left lung",
+    "tissue",
+]
+TRAIN = {"max_epochs": 1, "device": "cpu", "val_split": 0.5, "multi_gpu": False}
+
+
+def segment(server, image: str) -> bytes:
+    return server("POST", f"/infer/{SEGMENTATION}", params={"image": image, "output": "image"}).content
+
+
+@contextmanager
+def logged(server, message: str):
+    """The server's console names the reason of an error, just after the answer: uvicorn's errors go nowhere else."""
+    start = len(server.log.read_text())
+    yield
+    for _ in range(100):
+        if message in server.log.read_text()[start:]:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"the server did not log {message!r}")
+
+
+def test_info_lists_the_bundles_with_their_labels(server):
+    models = server("GET", "/info/").json()["models"]
+    assert {name: (model["type"], model["dimension"]) for name, model in models.items()} == {
+        SEGMENTATION: ("segmentation", 3),
+        "crossd_3d_classification": ("classification", 3),
+        "crossd_2d_classification": ("classification", 2),
+    }
+    for name, model in models.items():
+        first = 1 if name == SEGMENTATION else 0  # the background has no label
+        assert model["labels"] == {label: number for number, label in enumerate(CLASSES, start=first)}
+
+
+def test_segmentation_is_that_of_bundle_run_on_the_images_own_grid(server, run_inference, read_nifti):
+    name = next(iter(server.labels))
+    image = server.studies / f"{name}.nii.gz"
+    labels, affine = read_nifti(segment(server, name))
+    expected, _ = read_nifti(run_inference(SEGMENTATION, image) / f"{name}_pred.nii.gz")
+    voxels, image_affine = read_nifti(image)
+    assert labels.shape == voxels.shape
+    assert labels.dtype == np.uint8
+    np.testing.assert_allclose(affine, image_affine, atol=1e-4)
+    np.testing.assert_array_equal(labels, expected)
+    assert len(np.unique(labels)) > 3
+
+
+@pytest.mark.parametrize(
+    ("model", "image"), [("crossd_3d_classification", "block.nii.gz"), ("crossd_2d_classification", "patch.png")]
+)
+def test_scores_are_those_of_bundle_run(server, run_inference, model, image):
+    answer = server("POST", f"/infer/{model}", params={"image": image.split(".")[0], "output": "json"}).json()
+    scores = {entry["label"]: entry["score"] for entry in answer["prediction"]}
+    with (run_inference(model, server.studies / image) / "predictions.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert scores == pytest.approx({label: float(row[f"probability/{label}"]) for label in CLASSES}, abs=1e-5)
+    assert list(scores) == CLASSES
+    assert sum(scores.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("model", [SEGMENTATION, "crossd_3d_classification"])
+def test_a_broken_image_is_an_error_and_the_server_goes_on(server, model):
+    output = "image" if model == SEGMENTATION else "json"
+    with logged(server, "broken.nii.gz cannot be read as an image"):
+        server("POST", f"/infer/{model}", expect=500, params={"image": "broken", "output": output})
+    good = next(iter(server.labels)) if model == SEGMENTATION else "block"
+    server("POST", f"/infer/{model}", params={"image": good, "output": output})
+
+
+def test_batch_inference_saves_a_label_of_each_image(server, read_nifti):
+    names = list(server.labels)[:2]
+    answer = server(
+        "POST",
+        f"/batch/infer/{SEGMENTATION}",
+        params={"run_sync": True},
+        json={"multi_gpu": False, "device": "cpu", "images": names},
+    ).json()
+    assert list(answer) == names
+    for name in names:
+        saved = server("GET", "/datastore/label", params={"label": name, "tag": "original"}).content
+        np.testing.assert_array_equal(read_nifti(saved)[0], read_nifti(segment(server, name))[0])
+
+
+def test_training_from_saved_labels_changes_what_is_predicted(server, read_nifti):
+    names = list(server.labels)[:2]
+    for name in names:
+        path = server.labels[name]
+        files = {"label": (path.name, path.read_bytes())}
+        saved = server("PUT", "/datastore/label", params={"image": name, "tag": "final"}, files=files).json()
+        assert saved["label"] == name
+        assert server("GET", "/datastore/label", params={"label": name, "tag": "final"}).content == path.read_bytes()
+
+    weights = server.models / SEGMENTATION / "models" / "model.pt"
+    before, labels = read_checkpoint(weights), segment(server, names[0])
+    server("POST", f"/train/{SEGMENTATION}", params={"run_sync": True}, json=TRAIN)
+    after = read_checkpoint(weights)
+
+    assert after.keys() == before.keys()
+    assert any(not torch.equal(after[key], before[key]) for key in before)
+    again, _ = read_nifti(segment(server, names[0]))
+    assert not np.array_equal(again, read_nifti(labels)[0])
