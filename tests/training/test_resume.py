@@ -16,7 +16,7 @@ from pathlib import Path
 import ignite.distributed as idist
 import pytest
 import torch
-from monai.data import CacheDataset, DataLoader
+from monai.data import CacheDataset, DataLoader, DistributedSampler
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from monai.networks.nets import UNet
@@ -51,7 +51,9 @@ def make(
     data = [{"image": torch.randn(1, 8, 8), "label": torch.randn(1, 8, 8)} for _ in range(6)]
     random = [RandFlipd(("image", "label"), 0.5, 0), RandGaussianNoised("image", 0.7)]
     dataset = CacheDataset(data, Compose([*SHIFT.transforms, *random]), progress=False)
-    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True, num_workers=workers)
+    sampler = DistributedSampler(dataset) if idist.get_world_size() > 1 else None
+    options = {"shuffle": sampler is None, "sampler": sampler, "drop_last": True, "num_workers": workers}
+    loader = DataLoader(dataset, batch_size=batch_size, **options)
     validation = DataLoader(CacheDataset(data[:val_items], SHIFT, progress=False))
     net = UNet(2, 1, 1, (channels, 8), (2,), norm="batch", dropout=0.2)
     if ddp:
@@ -150,9 +152,8 @@ def assert_same_run(a, b):
     assert history(a) == history(b)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("action", ["die", "die_while_saving"])
-def test_killed_and_resumed_is_as_unbroken(tmp_path, capsys, workers, action):
+@pytest.mark.parametrize(("action", "workers"), [("die", 0), ("die", 2), ("die_while_saving", 0)])
+def test_killed_and_resumed_is_as_unbroken(tmp_path, capsys, action, workers):
     folders = [tmp_path / name for name in ("unbroken", "broken")]
     folders[1].mkdir()
     trainer = make(folders[0], workers=workers)
@@ -292,6 +293,26 @@ def test_keys_are_the_same_with_and_without_ddp(tmp_path):
     assert_same_run(tmp_path, tmp_path / "plain")
 
 
+@pytest.mark.slow
+def test_two_processes_killed_and_resumed_are_as_unbroken(tmp_path):
+    """The first process writes, both read, and each has its own random numbers."""
+
+    def train(folder, action, at, **options):
+        folder.mkdir(exist_ok=True)
+        arguments = [str(folder), action, str(at), json.dumps({"ddp": True, "batch_size": 1, **options})]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
+        with (folder / "log").open("w") as log:
+            return subprocess.run([*command, *arguments], stdout=log, stderr=log, timeout=240).returncode
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert train(whole, "none", 0) == 0, (whole / "log").read_text()
+    assert train(broken, "die", 2 * BATCHES + 2) != 0
+    assert read(broken / "last.pt")["epoch"] == 2
+    assert train(broken, "none", 0, resume=True) == 0, (broken / "log").read_text()
+    assert (broken / "log").read_text().count("goes on after epoch 2 of 4") == 1
+    assert_same_run(whole, broken)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:.*GradScaler.*:UserWarning", "ignore:.*autocast.*")
 def test_scaler_of_mixed_precision(tmp_path):
     """Torch has no scaler without a GPU: its state is empty, and stays so."""
@@ -399,5 +420,8 @@ def test_full_disk(tmp_path, name):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    actions = {"die": die, "die_while_saving": die_while_saving}
+    if "WORLD_SIZE" in os.environ:
+        idist.initialize("gloo")
+    actions = {"die": die, "die_while_saving": die_while_saving, "none": None}
     make(sys.argv[1], extra=[At(int(sys.argv[3]), actions[sys.argv[2]])], **json.loads(sys.argv[4])).run()
+    idist.finalize()
