@@ -95,20 +95,20 @@ def _codes(kind: type, method: str, seen: set[str]) -> list[CodeType]:
     return [code, *(found for name in sorted(new) for found in _codes(kind, name, seen | new))]
 
 
-def _for_images(kind: type) -> str | None:
-    """What the code of a forward does to images only, where it does not know volumes too."""
+def _for_images(kind: type, is_run: bool) -> str | None:
+    """What the code of a forward does to images only, where it does not know volumes too; a run finds functions."""
     codes = _codes(kind, "forward", {"forward"})
     names = {name for code in codes for name in code.co_names}
     for name in sorted(names):
-        if name.endswith("2d") and hasattr(nn.functional, name) and f"{name[:-2]}3d" not in names:
-            return f"calls {name} in its forward, a function for images"
+        if not is_run and name.endswith("2d") and hasattr(nn.functional, name) and f"{name[:-2]}3d" not in names:
+            return f"calls {name} in its forward, a function for images (if it never comes to that, pass `example=`)"
     constants = {value for code in codes for value in code.co_consts if isinstance(value, tuple)}
     if constants & {(2, 3), (-2, -1), (-1, -2)} and not constants & {(2, 3, 4), (-3, -2, -1), (-1, -2, -3)}:
         return "works on the two axes of an image in its forward"
     return None
 
 
-def _check_foreign(path: str, module: nn.Module) -> None:
+def _check_foreign(path: str, module: nn.Module, is_run: bool) -> None:
     """Refuse a module that shows, by name or state, that it works on images only."""
     kind = type(module)
     if reason := REFUSED.get(_name(kind)):
@@ -119,7 +119,7 @@ def _check_foreign(path: str, module: nn.Module) -> None:
     own_forward = kind.forward not in (nn.Sequential.forward, nn.Module.forward)
     if "2d" in kind.__name__.lower() and own_forward:
         raise ConversionError(path, f"is a {kind.__name__}, a 2D module that no 3D form is known of")
-    if own_forward and (reason := _for_images(kind)):
+    if own_forward and (reason := _for_images(kind, is_run)):
         raise ConversionError(path, reason)
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1:
         raise ConversionError(path, f"is a LayerNorm over images of one size {module.normalized_shape}")
@@ -128,13 +128,14 @@ def _check_foreign(path: str, module: nn.Module) -> None:
             raise ConversionError(path, f"is a {kind.__name__} that interpolates images ({name} is {value!r})")
 
 
-def lift_module(path: str, module: nn.Module, depth_axis: int) -> nn.Module | None:
+def lift_module(path: str, module: nn.Module, depth_axis: int, is_run: bool) -> nn.Module | None:
     """Make a module that is no convolution 3D, in place.
 
     Args:
         path: of the module, for messages.
         module: it is changed.
         depth_axis: axis of the volume that runs through the slices.
+        is_run: whether the network is run on a volume afterwards, which finds what cannot work.
 
     Returns:
         The 3D module, or None if there is nothing to change in it, so that its children are to be visited.
@@ -158,7 +159,7 @@ def lift_module(path: str, module: nn.Module, depth_axis: int) -> nn.Module | No
         module.__class__ = FOREIGN[_name(kind)] or kind
         return None
     if kind not in CLASSES:
-        _check_foreign(path, module)
+        _check_foreign(path, module, is_run)
         for name in ("spatial_dims", "dimensions"):  # what MONAI's blocks branch on
             if getattr(module, name, None) == 2:
                 setattr(module, name, 3)

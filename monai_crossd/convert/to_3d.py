@@ -96,8 +96,8 @@ def to_3d(
     the modules. Transposed convolutions take their kernel so that each output slice is a 2D output. Norms, pools,
     upsampling, pixel shuffle, padding and dropout become their 3D forms. Along the depth every layer is what it is
     along the first axis of the image: as large, strided, padded and dilated (an LP pool so sums over more). A
-    function of torch for images in a forward (`F.avg_pool2d`) is refused by name; what else a network does to shapes
-    there cannot be seen from outside: pass an `example` to run it once.
+    function of torch for images in a forward (`F.avg_pool2d`) is refused by name, unless an `example` shows that the
+    network does not come to it; what else it does to shapes cannot be seen from outside and is found by an `example`.
 
     With "i3d" a volume that is constant along the depth gives the 2D output away from the first and last slices. With
     "centre" and "planar" every slice gives its 2D output where nothing strides, pools or normalises along the depth.
@@ -151,7 +151,7 @@ def to_3d(
             except ValueError as error:
                 raise ValueError(f"{path or 'the network'}: {error}") from error
         else:
-            return lift_module(path, module, depth_axis)
+            return lift_module(path, module, depth_axis, is_run=example is not None)
         _tie(new, module, tied)
         return new
 

@@ -285,7 +285,7 @@ class Named2dSequential(nn.Sequential):
         (nn.FractionalMaxPool2d(2, 3), "block.0 is a FractionalMaxPool2d, a 2D module"),
         (nn.LayerNorm((1, 8, 8)), r"block.0 is a LayerNorm over images of one size \(1, 8, 8\)"),
         (nn.Upsample(scale_factor=2, mode="bicubic"), "block.0 is a bicubic Upsample"),
-        (Functional(), "block.0 calls avg_pool2d in its forward, a function for images: build the 3D network"),
+        (Functional(), "block.0 calls avg_pool2d in its forward, a function for images .*: build the 3D network"),
         (PlaneMean(), "block.0 works on the two axes of an image in its forward"),
         (Resize(), r"block.0 is a Resize that interpolates images \(how is 'bilinear'\)"),
     ],
@@ -306,6 +306,8 @@ def test_a_shape_for_images_is_found_by_an_example():
     made = to_3d(net, "i3d")  # nothing to be seen
     with pytest.raises(ConversionError, match=r"1\.1 fails on a volume of shape \[1, 1, 9, 9, 9\] .*transfer_weights"):
         to_3d(net, "i3d", example=torch.zeros(1, 1, 9, 9, 9))
+    with pytest.raises(ConversionError, match=r"0 fails on a volume of shape \[1, 1, 4, 4, 4\]"):
+        to_3d(nn.Sequential(Functional()), example=torch.ones(1, 1, 4, 4, 4))
     assert not made[0]._forward_hooks
     fine = to_3d(Named2dSequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), "i3d", example=torch.ones(1, 1, 5, 5, 5))
     assert fine[1].num_batches_tracked == 0
