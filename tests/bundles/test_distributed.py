@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 import sys
@@ -45,7 +46,10 @@ def command(configs: list[str], out: Path, arguments: list[str], processes: int 
 
 
 def run(bundle: str, *args) -> str:
-    done = subprocess.run(command(*args), cwd=BUNDLES / bundle, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONFAULTHANDLER": "1"}  # a process that aborts says where
+    done = subprocess.run(
+        command(*args), cwd=BUNDLES / bundle, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 

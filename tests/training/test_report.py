@@ -392,6 +392,8 @@ from test_report import report_on
 folder, rank = Path(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 report_on(folder / "two", slice(4) if rank == 0 else slice(4, None))
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 
