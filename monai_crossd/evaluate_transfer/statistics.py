@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Means over seeds and folds, and paired comparisons of methods that saw the same folds."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .paired_test import holm, resampled_t
+
+__all__ = [
+    "AVERAGE",
+    "Comparison",
+    "Summary",
+    "compare_averages",
+    "compare_methods",
+    "holm",
+    "resampled_t",
+    "summarise",
+]
+
+AVERAGE = "Average"
+FEWEST_PAIRS = 2  # fewer have no standard deviation
+
+Row = Mapping[str, Any]  # a finished cell, as the runner writes it
+Cells = dict[tuple[int, int], Row]  # by (seed, fold)
+
+
+class Summary(NamedTuple):
+    """Scores of a method in one mode on one data set.
+
+    Attributes:
+        source: what was pretrained on.
+        dataset: what was fine-tuned on.
+        mode: of fine-tuning.
+        method: of initialisation.
+        mean: over seeds and folds.
+        std: sample standard deviation over them; nan of one cell.
+        cells: their number.
+    """
+
+    source: str
+    dataset: str
+    mode: str
+    method: str
+    mean: float
+    std: float
+    cells: int
+
+
+class Comparison(NamedTuple):
+    """A method against the reference, on the cells that both have.
+
+    Attributes:
+        source: what was pretrained on.
+        dataset: what was fine-tuned on, or :data:`AVERAGE`.
+        mode: of fine-tuning.
+        method: of initialisation.
+        reference: the method it is compared with.
+        difference: mean of method minus reference; nan without a pair.
+        lower: bound of its 95 % confidence interval; nan where there is no test.
+        upper: its other bound.
+        p: of the two-sided test, for this comparison alone; nan where there is no test.
+        p_holm: corrected for all comparisons of the same data set and mode.
+        pairs: number of pairs compared.
+        reason: why there is no test, or empty.
+    """
+
+    source: str
+    dataset: str
+    mode: str
+    method: str
+    reference: str
+    difference: float
+    lower: float
+    upper: float
+    p: float
+    p_holm: float
+    pairs: int
+    reason: str
+
+    @property
+    def significant(self) -> bool:
+        """Whether the corrected p is below 0.05."""
+        return self.p_holm < 0.05
+
+
+def _by_method(rows: Iterable[Row], metric: str) -> dict[tuple[str, str, str, str], Cells]:
+    """Cells of each (source, dataset, mode, method), in the order of the rows.
+
+    Raises:
+        ValueError: When a cell is there twice or has no number for the metric.
+    """
+    result: dict[tuple[str, str, str, str], Cells] = defaultdict(dict)
+    for row in rows:
+        name = (str(row["source"]), str(row["dataset"]), str(row["mode"]), str(row["method"]))
+        cell = (int(row["seed"]), int(row["fold"]))
+        where = f"Seed {cell[0]}, fold {cell[1]} of {', '.join(name)}"
+        if cell in result[name]:
+            raise ValueError(f"{where} is there twice: expected each cell once. Remove one of the rows.")
+        if metric not in row or not math.isfinite(float(row[metric])):
+            raise ValueError(f"{where} has {row.get(metric)!r} as {metric!r}: expected a number. Run the cell again.")
+        result[name][cell] = row
+    return result
+
+
+def summarise(rows: Iterable[Row], metric: str = "balanced_accuracy") -> list[Summary]:
+    """Mean and sample standard deviation over seeds and folds, of each method, mode, data set and source.
+
+    Args:
+        rows: finished cells, dictionaries with source, dataset, mode, method, seed, fold and the metric.
+        metric: a column.
+
+    Returns:
+        In the order in which they first appear.
+
+    Raises:
+        ValueError: When a cell is there twice or has no number for the metric.
+
+    Example:
+        >>> cell = {"source": "slices", "dataset": "ct", "mode": "full", "method": "acs", "seed": 0}
+        >>> (s,) = summarise([{**cell, "fold": 0, "f1": 0.5}, {**cell, "fold": 1, "f1": 0.7}], "f1")
+        >>> f"{s.mean:.2f} ± {s.std:.2f} of {s.cells}"
+        '0.60 ± 0.14 of 2'
+    """
+    result = []
+    for name, cells in _by_method(rows, metric).items():
+        values = [float(row[metric]) for row in cells.values()]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        result.append(Summary(*name, float(np.mean(values)), std, len(values)))
+    return result
+
+
+def _compare(name: tuple[str, str, str, str], reference: str, differences: list[float], ratio: float) -> Comparison:
+    """One comparison, not yet corrected for the others."""
+    pairs, unit = len(differences), "seed" if name[1] == AVERAGE else "cell"
+    mean = float(np.mean(differences)) if pairs else math.nan
+    if pairs < FEWEST_PAIRS:
+        reason = f"{pairs} {unit}{'' if pairs == 1 else 's'} in common with {reference}, a test needs {FEWEST_PAIRS}"
+    elif np.ptp(differences) < 1e-9:  # rounding apart they are equal
+        reason = "all differences are equal: no spread to test against"
+    else:
+        lower, upper, p = resampled_t(differences, ratio)
+        return Comparison(*name, reference, mean, lower, upper, p, p, pairs, "")
+    return Comparison(*name, reference, mean, *[math.nan] * 4, pairs, reason)
+
+
+def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
+    """The comparisons with Holm's correction over each data set and mode."""
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for at, comparison in enumerate(comparisons):
+        families[comparison.dataset, comparison.mode].append(at)
+    for members in families.values():
+        for at, p in zip(members, holm([comparisons[at].p for at in members]), strict=True):
+            comparisons[at] = comparisons[at]._replace(p_holm=p)
+    return comparisons
+
+
+def _known_reference(names: Iterable[tuple[str, str, str, str]], reference: str) -> None:
+    methods = list(dict.fromkeys(method for *_, method in names))
+    if methods and reference not in methods:
+        raise ValueError(f"reference is {reference!r}; expected a method of the rows: {', '.join(methods)}.")
+
+
+def compare_methods(rows: Iterable[Row], reference: str, metric: str = "balanced_accuracy") -> list[Comparison]:
+    """Each method against the reference on each data set, by :func:`resampled_t` on the (seed, fold) both have.
+
+    The reference is that of the same source, data set and mode. The ratio is the mean of n_test / n_train over the
+    pairs. p values are corrected by :func:`holm` over all methods of one data set and mode.
+
+    Args:
+        rows: finished cells, as in :func:`summarise`, with n_train and n_test.
+        reference: a method.
+        metric: a column.
+
+    Returns:
+        A comparison per source, data set, mode and method but the reference. Fewer than two pairs, or differences that
+        are all equal, give nan and a reason.
+
+    Raises:
+        ValueError: When no row has the reference, a cell is there twice or has no number for the metric.
+    """
+    found = _by_method(rows, metric)
+    _known_reference(found, reference)
+    result = []
+    for name, cells in found.items():
+        if name[3] == reference:
+            continue
+        others = found.get((*name[:3], reference), {})
+        both = [(row, others[cell]) for cell, row in cells.items() if cell in others]
+        differences = [float(row[metric]) - float(other[metric]) for row, other in both]
+        ratios = [float(row["n_test"]) / float(row["n_train"]) for row, _ in both]
+        result.append(_compare(name, reference, differences, float(np.mean(ratios)) if ratios else 0.0))
+    return _corrected(result)
+
+
+def compare_averages(rows: Iterable[Row], reference: str, metric: str = "balanced_accuracy") -> list[Comparison]:
+    """Each method against the reference on the average of all data sets, by Student's paired t-test over seeds.
+
+    Of each seed, the differences on the folds both have are averaged, then those of the data sets. A seed counts where
+    every data set has such a pair. The seeds share the data: the test says whether the difference outlasts chance in
+    training and splitting, not whether it holds for other patients.
+
+    Args:
+        rows: finished cells, as in :func:`summarise`.
+        reference: a method.
+        metric: a column.
+
+    Returns:
+        A comparison per source, mode and method but the reference, with :data:`AVERAGE` as data set and the number of
+        seeds as pairs; corrected over the methods of a mode.
+
+    Raises:
+        ValueError: When no row has the reference, a cell is there twice or has no number for the metric.
+    """
+    found = _by_method(rows, metric)
+    _known_reference(found, reference)
+    datasets: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for source, dataset, mode, _ in found:
+        datasets[source, mode].add(dataset)
+    result = []
+    for source, mode, method in dict.fromkeys((s, m, x) for s, _, m, x in found if x != reference):
+        per_seed: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for dataset in datasets[source, mode]:
+            others = found.get((source, dataset, mode, reference), {})
+            for cell, row in found.get((source, dataset, mode, method), {}).items():
+                if cell in others:
+                    per_seed[cell[0]][dataset].append(float(row[metric]) - float(others[cell][metric]))
+        whole = [by for by in per_seed.values() if len(by) == len(datasets[source, mode])]
+        differences = [float(np.mean([np.mean(folds) for folds in by.values()])) for by in whole]
+        result.append(_compare((source, AVERAGE, mode, method), reference, differences, 0.0))
+    return _corrected(result)
