@@ -12,6 +12,8 @@
 - :class:`SkippedReport` lists the items that were left out;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
+:class:`HybridTrainer` is a trainer, for images and volumes in the same run.
+
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
 :func:`set_trainable` freezes what does not learn.
 """
@@ -27,6 +29,7 @@ from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
+from .hybrid import HybridTrainer
 from .overlay_handler import OverlayHandler
 from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
@@ -43,6 +46,7 @@ __all__ = [
     "EarlyStop",
     "EpochSeed",
     "HistoryHandler",
+    "HybridTrainer",
     "MetricsReport",
     "OverlayHandler",
     "PredictionsHandler",
