@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
+from monai.utils import OptionalImportError
 from scipy import stats
 
 from monai_crossd.evaluate_transfer.paired_test import holm, resampled_t
@@ -236,3 +238,9 @@ def test_unknown_reference_is_named(compare):
     with pytest.raises(ValueError, match="reference is 'acs'; expected a method of the rows: conv2d-i3d, random"):
         compare(make_cells(), "acs")
     assert compare([], "acs") == []
+
+
+def test_missing_scipy_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(OptionalImportError, match="pip install scipy"):
+        resampled_t([0.1, 0.2], 0.0)
