@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's Tables I, II, IV and V as presets: what was compared on what, what was published, and where data lie."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai.bundle import ConfigParser
+from monai.config import PathLike
+from monai.transforms import MapTransform
+from monai.utils import ensure_tuple, look_up_option
+
+from ..data.medmnist_info import MEDMNIST
+from .metrics import TABLE1_METRICS
+from .paper_datasets import PAPER_DATASETS
+
+__all__ = ["PRESETS", "LocatedDataset", "paper_dataset", "paper_transforms", "read_published"]
+
+_SOURCES = ["ImageNet", "RadImageNet"]
+
+
+def _group(title: str, dims: int, methods: list[str], *datasets: str) -> dict[str, Any]:
+    return {
+        "title": title,
+        "spatial_dims": dims,
+        "methods": methods,
+        "reference": methods[0],
+        "datasets": list(datasets),
+    }
+
+
+def _names(table: int) -> list[str]:
+    return [entry.name for entry in PAPER_DATASETS.values() if entry.table == table]
+
+
+_2D, _3D = ["conv2d", "crossd"], ["conv2d-acs", "crossd-bank"]
+
+# Lists, numbers and words only, so that a runner or a YAML file can take them over. "folds" and "seeds" are None: the
+# paper states neither, nor its test of significance.
+PRESETS: dict[str, dict[str, Any]] = {
+    "table1": {
+        "network": "resnet18",
+        "sources": _SOURCES,
+        "modes": ["pretraining"],
+        "metrics": list(TABLE1_METRICS),
+        "folds": None,
+        "seeds": None,
+        "groups": [_group("Pretraining", 2, _2D, *_SOURCES)],
+    },
+    "table2": {
+        "network": "resnet18",
+        "sources": _SOURCES,
+        "modes": ["weak_probe"],
+        "metrics": ["accuracy"],  # the caption says "performance metrics", the text "mean accuracies"
+        "folds": None,
+        "seeds": None,
+        "groups": [
+            _group("Image Datasets", 2, _2D, "organc", "organs", "brain_tumor", "brain", "breast", "breast_cancer"),
+            _group(
+                *("Volumetric Datasets", 3, _3D),
+                *("mosmed", "lung_adenocarcinoma", "fracture", "brats21", "ixi", "busv"),
+            ),
+            _group("Other Image Datasets", 2, _2D, "blood", "pneumonia", "derma"),
+            _group("Other Vol. Datasets", 3, _3D, "vessel", "synapse"),
+        ],
+    },
+    "table4": {
+        "network": "resnet18",
+        "sources": _SOURCES,
+        "modes": ["weak_probe"],
+        "metrics": list(TABLE1_METRICS),
+        "folds": None,
+        "seeds": None,
+        "groups": [_group("2D Datasets", 2, _2D, *_names(4))],
+    },
+    "table5": {
+        "network": "resnet18",
+        "sources": _SOURCES,
+        "modes": ["weak_probe"],
+        "metrics": list(TABLE1_METRICS),
+        "folds": None,
+        "seeds": None,
+        "groups": [_group("3D Datasets", 3, _3D, *_names(5))],
+    },
+}
+
+
+class LocatedDataset(NamedTuple):
+    """Where a data set of the paper lies.
+
+    Attributes:
+        path: for :func:`~monai_crossd.data.load_datalist`; None where it was not found.
+        missing: what was looked for, where it is to be had and in what form to put it; empty where it was found.
+    """
+
+    path: Path | None
+    missing: str
+
+
+def paper_dataset(name: str, root: PathLike) -> LocatedDataset:
+    """Finds a data set of Table IV or V below a folder.
+
+    Looked for, in this order: for the sets of MedMNIST their file in the paper's size (``organcmnist_224.npz``,
+    ``vesselmnist3d_64.npz``); ``NAME.npz`` in MedMNIST's form; ``NAME.csv``; the folder ``NAME`` with dataset.json; the
+    folder ``NAME`` with a folder per class.
+
+    Args:
+        name: a key of :data:`PAPER_DATASETS`.
+        root: folder of the data sets.
+
+    Returns:
+        Its path, or None and what is missing.
+
+    Raises:
+        ValueError: When the name is unknown.
+
+    Example:
+        >>> path, missing = paper_dataset("organc", "/nowhere")
+        >>> path is None, missing[:57]
+        (True, 'OrganC is missing: put organcmnist_224.npz into /nowhere,')
+    """
+    entry = PAPER_DATASETS[look_up_option(name, list(PAPER_DATASETS))]
+    root = Path(root).expanduser().absolute()
+    folder = root / name
+    files = [folder.with_suffix(".npz"), folder.with_suffix(".csv")]
+    if entry.medmnist:
+        published = MEDMNIST[entry.medmnist]
+        files.insert(0, root / published.file_name(entry.size[0]))
+        remedy = f"put {files[0].name} into {root}, from {published.url(entry.size[0])}"
+    else:
+        remedy = f"put its images below {folder}, as {entry.form}; from {entry.homepage or 'no certain address'}"
+    for path in files:
+        if path.is_file():
+            return LocatedDataset(path, "")
+    if folder.is_dir() and ((folder / "dataset.json").is_file() or any(p.is_dir() for p in folder.iterdir())):
+        return LocatedDataset(folder, "")
+    note = f" {entry.note}" if entry.note else ""
+    return LocatedDataset(None, f"{entry.title} is missing: {remedy} ({entry.citation}).{note}")
+
+
+def paper_transforms(name: str, stage: str = "validate") -> list[MapTransform]:
+    """Preset transforms of a data set of Table IV or V, from a file to what the network reads.
+
+    Args:
+        name: a key of :data:`PAPER_DATASETS`.
+        stage: "train" adds the random ones, "validate" does not.
+
+    Returns:
+        MONAI dictionary transforms, to be joined in one Compose.
+
+    Raises:
+        ValueError: When the name or the stage is unknown.
+
+    Example:
+        >>> [type(transform).__name__ for transform in paper_transforms("brain_tumor")][-2:]
+        ['ClipPercentilesd', 'NormalizeIntensityd']
+    """
+    entry = PAPER_DATASETS[look_up_option(name, list(PAPER_DATASETS))]
+    random = entry.augmentation if look_up_option(stage, ("train", "validate")) == "train" else ()
+    parser = ConfigParser({"transforms": [entry.load, *entry.intensity, *random]})
+    return [transform for part in parser.get_parsed_content("transforms") for transform in ensure_tuple(part)]
+
+
+def _value(name: str, text: str) -> Any:
+    if name in ("group", "source", "method", "dataset"):
+        return text
+    return text == "yes" if name == "significant" else float(text) if text else None
+
+
+def read_published(table: str) -> list[dict[str, Any]]:
+    """The paper's own results.
+
+    In "Other Vol. Datasets" the paper prints the same row for Cross-D from ImageNet and from RadImageNet; so it is here.
+
+    Args:
+        table: "table1" (a row per source and method, a column per metric) or "table2" (a row per group, source, method
+            and data set, and one for the "Average" of the group, with mean, std, and whether the paper marks it as
+            a significant improvement).
+
+    Returns:
+        Rows; numbers as floats, None where the table has none.
+
+    Raises:
+        ValueError: When the table is unknown.
+
+    Example:
+        >>> read_published("table2")[0]["mean"]
+        0.862
+    """
+    look_up_option(table, ("table1", "table2"))
+    with Path(__file__).with_name(f"published_{table}.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
