@@ -72,63 +72,72 @@ def _check(layer: Any, name: str, images: Tensor, channels: Sequence[tuple[int, 
     return dims
 
 
-def _show(axes: Any, values: Tensor, limit: float) -> Any:
-    axes.set(xticks=[], yticks=[])
-    return axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+def _grid(figure: Any, heights: Sequence[float], columns: int) -> Any:
+    """Axes, the last column of which is for colour bars; all without a frame until they are used."""
+    ratios = {"height_ratios": list(heights), "width_ratios": [1.0] * columns + [0.08]}
+    grid = figure.subplots(len(heights), columns + 1, squeeze=False, gridspec_kw=ratios)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return grid
 
 
-def _draw_slices(figure: Any, banks: Tensor, labels: Sequence[str]) -> None:
+def _show(line: Any, values: Tensor, label: str) -> None:
+    """Kernels of one row on one scale, with its colour bar."""
+    limit = max(values.abs().max().item(), 1e-12)
+    for axes, value in zip(line, values, strict=False):
+        picture = axes.imshow(value, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_axis_on()
+    line[0].set_ylabel(label, fontsize=8)
+    line[-1].set_axis_on()
+    bar = line[0].figure.colorbar(picture, cax=line[-1], format="%.2g")
+    bar.set_label("weight", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _draw_slices(figure: Any, banks: Tensor, labels: Sequence[str], columns: int) -> None:
     """A row per channel, a column per slice."""
-    figure.suptitle("bank U, slice by slice along its depth: the same for every image", fontsize=10)
-    grid = figure.subplots(*banks.shape[:2], squeeze=False)
-    limit = banks.abs().max().item()
-    for row, bank, label in zip(grid, banks, labels, strict=True):
-        for at, (axes, values) in enumerate(zip(row, bank, strict=True)):
-            picture = _show(axes, values, limit)
-            if row is grid[0]:
-                middle = ", middle" if at == len(bank) // 2 else ""
-                axes.set_title(f"slice {at}{middle}", fontsize=8)
-        row[0].set_ylabel(label, fontsize=8)
-    figure.colorbar(picture, ax=grid, label="weight", shrink=0.9, aspect=12)
+    figure.suptitle("The bank U, slice by slice along its depth: the same for every image", fontsize=10)
+    grid = _grid(figure, [1] * len(banks), columns)
+    for line, bank, label in zip(grid, banks, labels, strict=True):
+        _show(line, bank, label)
+    for at in range(banks.shape[1]):
+        grid[0, at].set_title(f"slice {at}" + (" (middle)" if at == banks.shape[1] // 2 else ""), fontsize=8)
 
 
-def _draw_shift(axes: Any, shift: Tensor) -> None:
+def _draw_shift(axes: Any, shift: Tensor, reach: float) -> None:
+    axes.set_axis_on()
     axes.bar(BANK_AXES, shift - 1, bottom=1, color=COLOURS)
     axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylim(1 - reach, 1 + reach)
     axes.tick_params(labelsize=7)
     axes.grid(axis="y", alpha=0.3)
 
 
-def _draw_images(figure: Any, images: Tensor, rotation: tuple[Tensor, ...], kernels: Tensor, labels: Any) -> None:
+def _draw_images(
+    figure: Any, images: Tensor, rotation: tuple[Tensor, ...], kernels: Tensor, labels: Sequence[str], columns: int
+) -> None:
     """A column per image: the image, its shift, its kernel in each channel and what is special in that."""
-    figure.suptitle("what the layer makes of it: one shift, so one 2D kernel, per image", fontsize=10)
+    figure.suptitle("What the layer makes of it: one shift, and so one 2D kernel, per image", fontsize=10)
     axes_k, angles, shifts = rotation
-    rows = 2 + 2 * len(labels)
-    grid = figure.subplots(rows, len(images), squeeze=False, gridspec_kw={"height_ratios": [1.2, 0.9] + [1] * (rows - 2)})
+    grid = _grid(figure, [1.2, 0.9] + [1] * (2 * len(labels)), columns)
     reach = max((shifts - 1).abs().max().item() * 1.15, 0.02)
-    special = kernels - kernels.mean(0)
     for column, image in enumerate(images):
         axis = " ".join(f"{value:+.2f}" for value in axes_k[column].tolist())
         shift = " ".join(f"{value:.2f}" for value in shifts[column].tolist())
-        grid[0, column].imshow(image, cmap="gray")
-        grid[0, column].set(xticks=[], yticks=[])
-        grid[0, column].set_title(
-            f"axis k = {axis}\nangle θ = {math.degrees(angles[column].item()):+.1f}°\nshift s = {shift}", fontsize=8
-        )
-        _draw_shift(grid[1, column], shifts[column])
-        grid[1, column].set_ylim(1 - reach, 1 + reach)
-        if column:
-            grid[1, column].tick_params(labelleft=False)
+        upper, lower = grid[:2, column]
+        upper.imshow(image, cmap="gray")
+        upper.set(xticks=[], yticks=[])
+        upper.set_axis_on()
+        angle = math.degrees(angles[column].item())
+        upper.set_title(f"axis k = {axis}\nangle θ = {angle:+.1f}°\nshift s = {shift}", fontsize=8)
+        _draw_shift(lower, shifts[column], reach)
+        lower.tick_params(labelleft=column == 0)
     grid[0, 0].set_ylabel("image", fontsize=8)
     grid[1, 0].set_ylabel("shift / voxel", fontsize=8)
-    for row, (values, what) in enumerate(((kernels, "kernel"), (special, "kernel −\nmean of these"))):
-        for at, label in enumerate(labels):
-            limit = max(values[:, at].abs().max().item(), 1e-12)
-            line = grid[2 + 2 * at + row]
-            for axes, value in zip(line, values[:, at], strict=True):
-                picture = _show(axes, value, limit)
-            line[0].set_ylabel(f"{what}\n{label}", fontsize=8)
-            figure.colorbar(picture, ax=list(line), shrink=0.9, aspect=10, format="%.2g")
+    for at, label in enumerate(labels):
+        _show(grid[2 + 2 * at], kernels[:, at], f"kernel\n{label}")
+        _show(grid[3 + 2 * at], (kernels - kernels.mean(0))[:, at], f"kernel less\ntheir mean\n{label}")
 
 
 def draw_bank(
@@ -167,10 +176,11 @@ def draw_bank(
     if dims == 3:
         pictures = pictures.select(1 + layer.depth_axis % 3, pictures.shape[1 + layer.depth_axis % 3] // 2)
     labels = [f"out {o}, in {i}" for o, i in channels]
-    width = max(1.25 * banks.shape[1], 1.9 * len(images)) + 1.6
-    heights = [1.35 * len(channels) + 0.6, 3.6 + 2.7 * len(channels)]
-    figure = need_matplotlib("matplotlib.figure").Figure(figsize=(width, sum(heights)), layout="constrained")
+    columns = max(banks.shape[1], len(images))
+    heights = [1.45 * len(channels) + 0.5, 3.9 + 2.9 * len(channels)]
+    size = (1.75 * columns + 1.4, sum(heights))
+    figure = need_matplotlib("matplotlib.figure").Figure(figsize=size, layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    _draw_slices(upper, banks, labels)
-    _draw_images(lower, pictures, rotation, kernels, labels)
+    _draw_slices(upper, banks, labels, columns)
+    _draw_images(lower, pictures, rotation, kernels, labels, columns)
     return save_figure(figure, path)
