@@ -9,6 +9,7 @@
 - :class:`OverlayHandler` draws validation cases;
 - :class:`PredictionsHandler` writes what a classifier says;
 - :class:`ResumeHandler` writes a checkpoint after every epoch and goes on from there;
+- :class:`ShiftHandler` records the shifts that Cross-D layers predict;
 - :class:`SkippedReport` lists the items that were left out;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
@@ -36,6 +37,7 @@ from .report import MetricsReport, case_scores
 from .resume import ResumeHandler
 from .run_config import save_run_config
 from .scores import Score, format_scores, write_csv
+from .shift_handler import ShiftHandler
 from .skipped_report import SkippedReport
 from .stop_on_nan import StopOnNaN
 
@@ -52,6 +54,7 @@ __all__ = [
     "PredictionsHandler",
     "ResumeHandler",
     "Score",
+    "ShiftHandler",
     "SkippedReport",
     "StopOnNaN",
     "Trainable",

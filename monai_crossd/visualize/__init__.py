@@ -1,11 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of what a network learned, as PNG: overlays, training curves, confusion matrices.
+"""Pictures of what a network learned, as PNG: overlays, curves, confusion matrices, Cross-D banks, shifts and features.
 
 They need matplotlib, which comes with the extra ``demo``.
 """
 
+from .bank import draw_bank
 from .confusion import save_confusion
 from .curves import save_curves
 from .overlay import overlay_figure, save_overlay
+from .shifts import draw_shifts, read_shifts
 
-__all__ = ["overlay_figure", "save_confusion", "save_curves", "save_overlay"]
+__all__ = [
+    "draw_bank",
+    "draw_shifts",
+    "overlay_figure",
+    "read_shifts",
+    "save_confusion",
+    "save_curves",
+    "save_overlay",
+]
