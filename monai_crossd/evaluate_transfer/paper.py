@@ -130,14 +130,14 @@ def paper_dataset(name: str, root: PathLike) -> LocatedDataset:
         files.insert(0, root / published.file_name(entry.size[0]))
         remedy = f"put {files[0].name} into {root}, from {published.url(entry.size[0])}"
     else:
-        remedy = f"put its images below {folder}, as {entry.form}; from {entry.homepage or 'no certain address'}"
+        remedy = f"put its images below {folder}, as {entry.form}; source: {entry.homepage or 'no certain address'}"
     for path in files:
         if path.is_file():
             return LocatedDataset(path, "")
     if folder.is_dir() and ((folder / "dataset.json").is_file() or any(p.is_dir() for p in folder.iterdir())):
         return LocatedDataset(folder, "")
     note = f" {entry.note}" if entry.note else ""
-    return LocatedDataset(None, f"{entry.title} is missing: {remedy} ({entry.citation}).{note}")
+    return LocatedDataset(None, f"{entry.title} is missing: {remedy} ({entry.citation.rstrip('.')}).{note}")
 
 
 def paper_transforms(name: str, stage: str = "validate") -> list[MapTransform]:
@@ -172,7 +172,7 @@ def _value(name: str, text: str) -> Any:
 def read_published(table: str) -> list[dict[str, Any]]:
     """The paper's own results.
 
-    In "Other Vol. Datasets" the paper prints the same row for Cross-D from ImageNet and from RadImageNet; so it is here.
+    In "Other Vol. Datasets" the paper prints the same row for Cross-D from both sources; so it is here.
 
     Args:
         table: "table1" (a row per source and method, a column per metric) or "table2" (a row per group, source, method

@@ -12,16 +12,7 @@ import numpy as np
 
 from .paired_test import holm, resampled_t
 
-__all__ = [
-    "AVERAGE",
-    "Comparison",
-    "Summary",
-    "compare_averages",
-    "compare_methods",
-    "holm",
-    "resampled_t",
-    "summarise",
-]
+__all__ = ["AVERAGE", "Comparison", "Summary", "cells_by_method", "compare_averages", "compare_methods", "summarise"]
 
 AVERAGE = "Average"
 FEWEST_PAIRS = 2  # fewer have no standard deviation
@@ -89,8 +80,15 @@ class Comparison(NamedTuple):
         return self.p_holm < 0.05
 
 
-def _by_method(rows: Iterable[Row], metric: str) -> dict[tuple[str, str, str, str], Cells]:
+def cells_by_method(rows: Iterable[Row], metric: str) -> dict[tuple[str, str, str, str], Cells]:
     """Cells of each (source, dataset, mode, method), in the order of the rows.
+
+    Args:
+        rows: finished cells, as in :func:`summarise`.
+        metric: a column.
+
+    Returns:
+        Rows by (seed, fold), by those names.
 
     Raises:
         ValueError: When a cell is there twice or has no number for the metric.
@@ -128,7 +126,7 @@ def summarise(rows: Iterable[Row], metric: str = "balanced_accuracy") -> list[Su
         '0.60 ± 0.14 of 2'
     """
     result = []
-    for name, cells in _by_method(rows, metric).items():
+    for name, cells in cells_by_method(rows, metric).items():
         values = [float(row[metric]) for row in cells.values()]
         std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
         result.append(Summary(*name, float(np.mean(values)), std, len(values)))
@@ -184,7 +182,7 @@ def compare_methods(rows: Iterable[Row], reference: str, metric: str = "balanced
     Raises:
         ValueError: When no row has the reference, a cell is there twice or has no number for the metric.
     """
-    found = _by_method(rows, metric)
+    found = cells_by_method(rows, metric)
     _known_reference(found, reference)
     result = []
     for name, cells in found.items():
@@ -217,7 +215,7 @@ def compare_averages(rows: Iterable[Row], reference: str, metric: str = "balance
     Raises:
         ValueError: When no row has the reference, a cell is there twice or has no number for the metric.
     """
-    found = _by_method(rows, metric)
+    found = cells_by_method(rows, metric)
     _known_reference(found, reference)
     datasets: dict[tuple[str, str], set[str]] = defaultdict(set)
     for source, dataset, mode, _ in found:
