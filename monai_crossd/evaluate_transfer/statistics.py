@@ -144,7 +144,8 @@ def _compare(name: tuple[str, str, str, str], reference: str, differences: list[
     else:
         lower, upper, p = resampled_t(differences, ratio)
         return Comparison(*name, reference, mean, lower, upper, p, p, pairs, "")
-    return Comparison(*name, reference, mean, *[math.nan] * 4, pairs, reason)
+    nan = math.nan
+    return Comparison(*name, reference, mean, nan, nan, nan, nan, pairs, reason)
 
 
 def _corrected(comparisons: list[Comparison]) -> list[Comparison]:
