@@ -7,11 +7,13 @@ They need matplotlib, which comes with the extra ``demo``.
 from .bank import draw_bank
 from .confusion import save_confusion
 from .curves import save_curves
+from .features import draw_features
 from .overlay import overlay_figure, save_overlay
 from .shifts import draw_shifts, read_shifts
 
 __all__ = [
     "draw_bank",
+    "draw_features",
     "draw_shifts",
     "overlay_figure",
     "read_shifts",

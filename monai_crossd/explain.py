@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m monai_crossd.explain`: the pictures of docs/crossd.md, from a 2D bundle and the embedded chest CT.
+
+The bundle is one like crossd_2d_pretraining: its configs/inference.json says how the network is built and how its
+images are prepared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from monai.config import PathLike
+from monai.transforms import Compose
+from torch import Tensor, nn
+
+from .convert import to_3d
+from .data import load_datalist
+from .transforms import modality_transforms
+from .visualize import draw_bank, draw_features, draw_shifts
+
+__all__ = ["main", "make_pictures"]
+
+_IMAGES = 5
+_BLOCK = 4  # number of the class whose block of the CT is drawn: the right lung
+
+
+def _by_class(word: str, demo_dir: PathLike) -> list[dict]:
+    """One validation item of each class: that in the middle of its list, as the first ones lie at the CT's edge."""
+    items: dict[int, list[dict]] = {}
+    for item in load_datalist(word, "validation", "classification", demo_dir):
+        items.setdefault(item["label"], []).append(item)
+    return [items[label][len(items[label]) // 2] for label in sorted(items)]
+
+
+def _images(parser: ConfigParser, demo_dir: PathLike) -> Tensor:
+    prepare = parser.get_parsed_content("preprocessing")
+    prepare = Compose(prepare) if isinstance(prepare, list) else prepare
+    return torch.stack([prepare(item)["image"].as_tensor() for item in _by_class("demo", demo_dir)[:_IMAGES]])
+
+
+def _volume(parser: ConfigParser, demo_dir: PathLike) -> Tensor:
+    size = [*parser.get_parsed_content("spatial_size"), -1]
+    options = {"channels": parser.get_parsed_content("in_channels"), "intensity": {"window": "wide"}}
+    transforms = modality_transforms("ct", 3, "infer", spatial_size=size, **options)
+    volume: Tensor = Compose(transforms)(_by_class("demo:chest_ct:3d", demo_dir)[_BLOCK])["image"].as_tensor()
+    return volume
+
+
+def _read_network(parser: ConfigParser, weights: Path) -> nn.Module:
+    if not weights.is_file():
+        raise FileNotFoundError(f"There are no weights {weights}: train the bundle first, or name others by --weights.")
+    net: nn.Module = parser.get_parsed_content("network_def")
+    try:
+        net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit the bundle's network_def: {error}") from error
+    return net
+
+
+def make_pictures(
+    bundle: PathLike,
+    output_dir: PathLike,
+    weights: PathLike | None = None,
+    shifts: PathLike | None = None,
+    bank_layer: str = "layer4.1.conv2",
+    feature_layer: str = "layer1",
+) -> list[Path]:
+    """Writes the pictures that explain Cross-D, for five patches and one block of the embedded CT of ONE patient.
+
+    Args:
+        bundle: folder of a 2D bundle whose network has Cross-D layers.
+        output_dir: receives crossd_bank.png, crossd_features.png and, with ``shifts``, crossd_shifts.png.
+        weights: of the network; by default the bundle's models/model.pt.
+        shifts: shifts.csv of a training, see :class:`monai_crossd.training.ShiftHandler`.
+        bank_layer: Cross-D layer whose bank is drawn.
+        feature_layer: whose feature maps are drawn.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileNotFoundError: When the bundle has no configs/inference.json, or there are no weights or no shifts.
+        ValueError: When weights and network do not fit, or a layer is not there.
+        OptionalImportError: When matplotlib or the package of the CT is not installed.
+    """
+    config = Path(bundle, "configs", "inference.json")
+    if not config.is_file():
+        raise FileNotFoundError(f"There is no {config}: expected the folder of a bundle, like crossd_2d_pretraining.")
+    parser = ConfigParser()
+    parser.read_config(config)
+    net = _read_network(parser, Path(weights) if weights else Path(bundle, "models", "model.pt"))
+    folder = Path(output_dir)
+    files = [draw_shifts(shifts, folder / "crossd_shifts.png")] if shifts else []
+    with tempfile.TemporaryDirectory() as demo_dir:
+        images, volume = _images(parser, demo_dir), _volume(parser, demo_dir)
+    files.append(draw_bank(net, bank_layer, images, folder / "crossd_bank.png"))
+    nets = {
+        "3D, dynamic": to_3d(net, "crossd", keep_depth=True),
+        "3D, effective\nkernel, static": to_3d(net, "centre", keep_depth=True),
+        "3D, raw bank\n(as published)": to_3d(net, "bank", keep_depth=True),
+    }
+    files.append(draw_features(net, nets, volume, feature_layer, folder / "crossd_features.png"))
+    return files
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the command line and prints the files' names."""
+    parser = argparse.ArgumentParser(prog="python -m monai_crossd.explain", description=__doc__)
+    parser.add_argument("--bundle", default="bundles/crossd_2d_pretraining", help="folder of a 2D bundle (%(default)s)")
+    parser.add_argument("--output_dir", default="docs/images", help="folder of the pictures (%(default)s)")
+    parser.add_argument("--weights", help="of the network; by default the bundle's models/model.pt")
+    parser.add_argument("--shifts", help="shifts.csv of a training, to be drawn too")
+    parser.add_argument("--bank_layer", default="layer4.1.conv2", help="whose bank is drawn (%(default)s)")
+    parser.add_argument("--feature_layer", default="layer1", help="whose feature maps are drawn (%(default)s)")
+    args = parser.parse_args(argv)
+    try:
+        files = make_pictures(**vars(args))
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    for path in files:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
