@@ -18,10 +18,11 @@ from monai.data import CacheDataset, DataLoader, Dataset, DistributedSampler
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
-from monai.transforms import Compose, EnsureTyped, RandFlipd, RandGaussianNoised
+from monai.transforms import Compose, EnsureTyped, RandFlipd, RandGaussianNoised, Randomizable
 from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Subset
 
 from monai_crossd.convert import to_3d
 from monai_crossd.layers import CrossDConv2d
@@ -156,7 +157,7 @@ def by_hand(net, schedule, two, three, optimizer, weights, epochs, scheduler):
 @pytest.mark.parametrize("number", [4, 6])  # fewer images than volumes, so that they come around, and as many
 def test_training_is_the_loop_written_out_bit_for_bit(schedule, optimizer, number):
     two, three, weights = images(number), volumes(), (0.5, 1.5)
-    nets = [HybridNet(*pair())]
+    nets = [HybridNet(*pair()).eval()]
     nets.append(copy.deepcopy(nets[0]))
     optimizers = [getattr(torch.optim, optimizer)(net.parameters(), 0.05, weight_decay=0.1) for net in nets]
     schedulers = [torch.optim.lr_scheduler.ExponentialLR(o, 0.9) for o in optimizers]
@@ -231,8 +232,23 @@ def order(trainer) -> list[float]:
     return seen
 
 
+class Drawing(Dataset, Randomizable):
+    """Draws itself, as a SmartCacheDataset does."""
+
+    def randomize(self, data=None):
+        pass
+
+
+DATASETS = {
+    "MONAI's": Dataset,
+    "drawing": Drawing,
+    "part": lambda data, transform: Subset(Dataset(data, transform), range(len(data))),
+}
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("workers", [0, 1])
-def test_images_of_an_epoch_are_the_same_whatever_came_before(workers):
+def test_images_of_an_epoch_are_the_same_whatever_came_before(workers, dataset):
     """Epochs that run alone, from a checkpoint's number, see the images that they saw in a whole run."""
     data2d, data3d = images(), volumes()
     random = Compose([RandGaussianNoised("image", 0.5)])
@@ -242,7 +258,7 @@ def test_images_of_an_epoch_are_the_same_whatever_came_before(workers):
         net = HybridNet(copy.deepcopy(net2d), copy.deepcopy(net3d))
         new = HybridTrainer(
             CPU, 2, loader(data3d, shuffle=True, transform=Compose([RandFlipd("image", 0.5)])),
-            loader(data2d, shuffle=True, transform=copy.deepcopy(random), num_workers=workers), net,
+            DataLoader(DATASETS[dataset](data2d, copy.deepcopy(random)), batch_size=2, shuffle=True, num_workers=workers), net,
             torch.optim.SGD(net.parameters(), 0.1), nn.CrossEntropyLoss(), train_handlers=[EpochSeed(1)],
         )  # fmt: skip
         new.state.epoch, new.state.iteration = epoch, epoch * BATCHES
@@ -254,16 +270,18 @@ def test_images_of_an_epoch_are_the_same_whatever_came_before(workers):
     assert whole[: len(second)] != second
 
 
-def test_shuffled_images_come_in_another_order_each_time_around():
-    net = HybridNet(*pair())
+@pytest.mark.parametrize("distributed", [False, True])
+def test_shuffled_images_come_in_another_order_each_time_around(distributed):
+    net, data = HybridNet(*pair()), Dataset(images(8), None)
+    sampler = DistributedSampler(data, num_replicas=1, rank=0) if distributed else None
     trainer = HybridTrainer(
-        CPU, 1, loader(volumes(24)), loader(images(8), shuffle=True), net, torch.optim.SGD(net.parameters(), 0.0),
-        nn.CrossEntropyLoss(), train_handlers=[EpochSeed(0)],
+        CPU, 2, loader(volumes(16)), DataLoader(data, batch_size=2, shuffle=sampler is None, sampler=sampler),
+        net, torch.optim.SGD(net.parameters(), 0.0), nn.CrossEntropyLoss(), train_handlers=[EpochSeed(0)],
     )  # fmt: skip
     seen = order(trainer)
-    rounds = [tuple(seen[i : i + 8]) for i in range(0, 24, 8)]
+    rounds = [tuple(seen[i : i + 8]) for i in range(0, 32, 8)]
     assert len({tuple(sorted(r)) for r in rounds}) == 1
-    assert len(set(rounds)) == 3
+    assert len(set(rounds)) == 4  # two in each epoch
 
 
 def build(folder: Path, schedule="mixed", resume=False, ddp=False, extra=()):
