@@ -75,6 +75,12 @@ def _per_axis(value: Any, axis: int) -> Any:
     return (*value[:axis], value[0], *value[axis:]) if isinstance(value, tuple | list) else value
 
 
+def _without_depth(name: str, value: Any, axis: int) -> Any:
+    """An entry for the depth of what leaves it alone: a pool of one slice, an upsampling by 1."""
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    return (*pair[:axis], 0 if name == "padding" else 1, *pair[axis:])
+
+
 def _pads(value: tuple[int, ...], axis: int) -> tuple[int, ...]:
     left, right, top, bottom = value
     pairs = [(top, bottom), (left, right)]
@@ -128,7 +134,9 @@ def _check_foreign(path: str, module: nn.Module, is_run: bool) -> None:
             raise ConversionError(path, f"is a {kind.__name__} that interpolates images ({name} is {value!r})")
 
 
-def lift_module(path: str, module: nn.Module, depth_axis: int, is_run: bool) -> nn.Module | None:
+def lift_module(
+    path: str, module: nn.Module, depth_axis: int, is_run: bool = False, keep_depth: bool = False
+) -> nn.Module | None:
     """Make a module that is no convolution 3D, in place.
 
     Args:
@@ -136,6 +144,7 @@ def lift_module(path: str, module: nn.Module, depth_axis: int, is_run: bool) -> 
         module: it is changed.
         depth_axis: axis of the volume that runs through the slices.
         is_run: whether the network is run on a volume afterwards, which finds what cannot work.
+        keep_depth: pools that stride, and upsampling, leave the depth alone.
 
     Returns:
         The 3D module, or None if there is nothing to change in it, so that its children are to be visited.
@@ -169,10 +178,18 @@ def lift_module(path: str, module: nn.Module, depth_axis: int, is_run: bool) -> 
         if state.mode == "bicubic":
             raise ConversionError(path, "is a bicubic Upsample, and torch has no tricubic one")
         state.mode = "trilinear" if state.mode == "bilinear" else state.mode
-    if kind is nn.AvgPool2d and state.divisor_override is not None:
+        if keep_depth and state.scale_factor is None:
+            raise ConversionError(path, f"is an Upsample to the size {state.size}, which keeps no depth")
+    stride = getattr(module, "stride", 1)
+    alone = keep_depth and (new is nn.Upsample or (stride if isinstance(stride, int) else stride[0]) > 1)
+    if kind is nn.AvgPool2d and state.divisor_override is not None and not alone:
         size = state.kernel_size
         state.divisor_override *= size if isinstance(size, int) else size[0]
     for name in names:
-        setattr(module, name, _per_axis(getattr(module, name), axis))
+        value = getattr(module, name)
+        if alone and value is not None:
+            setattr(module, name, _without_depth(name, value, axis))
+        else:
+            setattr(module, name, _per_axis(value, axis))
     module.__class__ = new
     return module

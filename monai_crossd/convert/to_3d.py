@@ -30,18 +30,23 @@ def _lift_kernel(conv: nn.Module, layer: nn.Module, method: str, depth_axis: int
 
 
 def lift_conv(
-    conv: nn.Conv2d | CrossDConv2d, method: str, depth_axis: int = -1, plane: int | None = None, **options: Any
+    conv: nn.Conv2d | CrossDConv2d,
+    method: str,
+    depth_axis: int = -1,
+    plane: int | None = None,
+    depth_stride: int | None = None,
+    **options: Any,
 ) -> nn.Module:
-    """3D form of one 2D convolution; `plane` and `options` are those of the layer's `from_conv`.
+    """3D form of one 2D convolution; `plane`, `depth_stride` and `options` are those of the layer's `from_conv`.
 
     Raises:
         ValueError: if the layer cannot be made by the method.
     """
     if method == "crossd":
-        return CrossDConv3d.from_conv(conv, depth_axis, **options)
-    arguments: dict[str, Any] = conv_arguments3d(conv, depth_axis)
+        return CrossDConv3d.from_conv(conv, depth_axis, depth_stride, **options)
+    arguments: dict[str, Any] = conv_arguments3d(conv, depth_axis, depth_stride)
     if method == "bank" and isinstance(conv, CrossDConv2d):
-        arguments = conv_arguments(CrossDConv3d.from_conv(conv, depth_axis))
+        arguments = conv_arguments(CrossDConv3d.from_conv(conv, depth_axis, depth_stride))
     if method in ("i3d", "centre", "bank"):
         try:
             return _lift_kernel(conv, nn.Conv3d(**arguments), method, depth_axis)
@@ -49,10 +54,10 @@ def lift_conv(
             raise ValueError(str(error)) from error
     plain = conv.to_conv2d() if isinstance(conv, CrossDConv2d) else conv
     if method == "acs":
-        return ACSConv3d.from_conv(plain, depth_axis)
+        return ACSConv3d.from_conv(plain, depth_axis, depth_stride)
     if method in ("planar", "plane_cycle"):
-        return PlanarConv3d.from_conv(plain, depth_axis, plane=plane)
-    return SoftACSConv3d.from_conv(plain, depth_axis, mean=method == "mean_acs")
+        return PlanarConv3d.from_conv(plain, depth_axis, depth_stride, plane=plane)
+    return SoftACSConv3d.from_conv(plain, depth_axis, depth_stride, mean=method == "mean_acs")
 
 
 def _tie(new: nn.Module, old: nn.Module, tied: dict[nn.Parameter, Any]) -> None:
@@ -87,7 +92,13 @@ def _check_runs(net: nn.Module, example: Tensor) -> None:
 
 
 def to_3d(
-    net2d: nn.Module, method: str = "crossd", depth_axis: int = -1, *, example: Tensor | None = None, **options: Any
+    net2d: nn.Module,
+    method: str = "crossd",
+    depth_axis: int = -1,
+    *,
+    keep_depth: bool = False,
+    example: Tensor | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Copy of a 2D network as a 3D one, a plain nn.Module with its weights, module by module.
 
@@ -111,6 +122,7 @@ def to_3d(
         net2d: 2D network, plain or Cross-D; it is not changed.
         method: "crossd", "acs", "soft_acs", "mean_acs", "i3d", "centre", "planar", "plane_cycle" or "bank".
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
+        keep_depth: no layer strides or pools along the depth, for volumes of few or thick slices.
         example: (B, C, H, W, D), a small volume that the result is run on, on the network's device.
         **options: of method "crossd": `mode` and `placement` of CrossDConv3d.
 
@@ -138,6 +150,8 @@ def to_3d(
         new: nn.Module
         if isinstance(module, nn.ConvTranspose2d):
             check_plain(path, module, nn.ConvTranspose2d)
+            if keep_depth and max(module.stride) > 1:
+                raise ConversionError(path, "is a transposed convolution that strides, which keeps no depth")
             new = nn.ConvTranspose3d(**conv_arguments3d(module, depth_axis))  # type: ignore[arg-type]
             _lift_kernel(module, new, method, depth_axis)
         elif isinstance(module, nn.Conv2d | CrossDConv2d):
@@ -147,11 +161,11 @@ def to_3d(
             if method == "plane_cycle" and max(module.kernel_size) > 1:
                 plane, turns = planes[turns % 3], turns + 1
             try:
-                new = lift_conv(module, method, depth_axis, plane, **options)
+                new = lift_conv(module, method, depth_axis, plane, 1 if keep_depth else None, **options)
             except ValueError as error:
                 raise ValueError(f"{path or 'the network'}: {error}") from error
         else:
-            return lift_module(path, module, depth_axis, is_run=example is not None)
+            return lift_module(path, module, depth_axis, example is not None, keep_depth)
         _tie(new, module, tied)
         return new
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which items are trained on and which are tested on: the same for every contender."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from monai.utils import optional_import
+
+StratifiedKFold, _ = optional_import("sklearn.model_selection", name="StratifiedKFold")
+StratifiedGroupKFold, _ = optional_import("sklearn.model_selection", name="StratifiedGroupKFold")
+
+__all__ = ["count_folds", "draw_per_class", "make_folds"]
+
+FOLDS = ("official", "swap")
+
+
+def count_folds(folds: str | int) -> int:
+    """How many there are.
+
+    Args:
+        folds: "official", "swap" or a number from 2.
+
+    Raises:
+        ValueError: for anything else.
+
+    Example:
+        >>> [count_folds(folds) for folds in ("official", "swap", 5)]
+        [1, 2, 5]
+    """
+    if folds in FOLDS:
+        return FOLDS.index(str(folds)) + 1
+    if not isinstance(folds, int) or isinstance(folds, bool) or folds < 2:
+        raise ValueError(f'folds is {folds!r}; expected "official", "swap" or a number from 2.')
+    return folds
+
+
+def make_folds(
+    folds: str | int, labels: Sequence[int], sections: Sequence[str], patients: Sequence[str], seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Training and test items of each fold.
+
+    Args:
+        folds: "official": the data set's own sections, training against validation and test. "swap": that, and the same
+            with the sides changed. A number k: k-fold cross-validation over all items, stratified by class, no patient
+            on both sides.
+        labels: class of each item.
+        sections: of each item, "training", "validation" or "test".
+        patients: of each item; empty where nothing names them, then every item is one.
+        seed: of the draw of the k folds.
+
+    Returns:
+        Pairs of indices.
+
+    Raises:
+        ValueError: where a class has too few items or patients for k folds, or a test side is empty.
+
+    Example:
+        >>> [(train.tolist(), test.tolist()) for train, test in make_folds(2, [0, 0, 1, 1], ["training"] * 4, [])]
+        [([0, 2], [1, 3]), ([1, 3], [0, 2])]
+    """
+    count = count_folds(folds)
+    if isinstance(folds, str):
+        is_training = np.array([section == "training" for section in sections])
+        sides = np.flatnonzero(is_training), np.flatnonzero(~is_training)
+        if not all(map(len, sides)):
+            raise ValueError(f"folds {folds!r} needs items to train on and to test on; got {[len(s) for s in sides]}.")
+        return [sides, sides[::-1]][:count]
+    classes, sizes = np.unique(np.array(labels), return_counts=True)
+    if patients:
+        sizes = np.array([len({p for p, y in zip(patients, labels, strict=True) if y == c}) for c in classes])
+    if min(sizes) < count:
+        unit = "patients" if patients else "items"
+        raise ValueError(
+            f"class {classes[sizes.argmin()]} has {min(sizes)} {unit}, fewer than the {count} folds: ask for fewer."
+        )
+    kind = StratifiedGroupKFold if patients else StratifiedKFold
+    splitter = kind(count, shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(labels)), labels, patients or None))
+
+
+def draw_per_class(indices: np.ndarray, labels: Sequence[int], count: int | None, seed: int) -> np.ndarray:
+    """As many training items of each class, for a study of few labels.
+
+    Args:
+        indices: to draw from.
+        labels: class of every item of the data set.
+        count: items per class, or as many as there are; None: all.
+        seed: of the draw.
+
+    Example:
+        >>> draw_per_class(np.arange(6), [0, 0, 0, 1, 1, 1], 1, seed=0).tolist()
+        [2, 3]
+    """
+    if count is None:
+        return indices
+    classes, rng = np.asarray(labels)[indices], np.random.default_rng(seed)
+    drawn = [rng.permutation(indices[classes == c])[:count] for c in np.unique(classes)]
+    return np.sort(np.concatenate(drawn))

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initialisations that a study compares, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from monai.utils import look_up_option
+from torch import nn
+
+from ..convert import to_3d
+from ..networks import build_resnet
+
+__all__ = ["METHODS", "PRETRAININGS", "Method", "build_2d", "initialise"]
+
+# what is trained on images: arguments of build_resnet
+PRETRAININGS: dict[str, dict[str, Any]] = {
+    "conv2d": {"conv": "conv"},
+    "crossd": {"conv": "crossd"},
+    "crossd-paper": {"conv": "crossd", "conv_options": {"bank_init": "paper"}},
+}
+
+
+class Method(NamedTuple):
+    """An initialisation.
+
+    Attributes:
+        pretraining: one of :data:`PRETRAININGS`; None: nothing is pretrained.
+        to_3d: how the 2D network becomes one for volumes, a method of :func:`monai_crossd.to_3d`.
+        options: of that method.
+    """
+
+    pretraining: str | None
+    to_3d: str
+    options: Mapping[str, Any] = {}
+
+
+METHODS = {
+    "random": Method(None, "i3d"),
+    "conv2d-i3d": Method("conv2d", "i3d"),
+    "conv2d-centre": Method("conv2d", "centre"),
+    "conv2d-acs": Method("conv2d", "acs"),
+    "conv2d-mean_acs": Method("conv2d", "mean_acs"),
+    "conv2d-planar": Method("conv2d", "planar"),
+    "crossd-bank": Method("crossd-paper", "bank"),
+    "crossd-repeat-bank": Method("crossd", "bank"),
+    "crossd-i3d": Method("crossd", "i3d"),
+    "crossd-centre": Method("crossd", "centre"),
+    "crossd-acs": Method("crossd", "acs"),
+    "crossd-dynamic": Method("crossd", "crossd", {"placement": "centre"}),
+    "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
+}
+
+
+def build_2d(pretraining: str | None, network: Mapping[str, Any], channels: int, classes: int) -> nn.Module:
+    """The ResNet that is trained on images.
+
+    Args:
+        pretraining: one of :data:`PRETRAININGS`; None is plain.
+        network: arguments of :func:`monai_crossd.networks.build_resnet`.
+        channels: of the images.
+        classes: of the images.
+    """
+    kind = PRETRAININGS[look_up_option(pretraining or "conv2d", PRETRAININGS)]
+    return build_resnet(spatial_dims=2, n_input_channels=channels, num_classes=classes, **kind, **network)
+
+
+def _draw(module: nn.Module) -> None:
+    """New weights, as MONAI's ResNet draws them in 3D."""
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.BatchNorm3d):
+        module.reset_parameters()
+
+
+def initialise(net2d: nn.Module, method: str, classes: int, spatial_dims: int = 3, keep_depth: bool = True) -> nn.Module:
+    """The network that is fine-tuned: what was trained on images, made 3D, with a new last layer.
+
+    Args:
+        net2d: what was trained, with a last layer `fc`; it is not changed.
+        method: one of :data:`METHODS`.
+        classes: of the new last layer.
+        spatial_dims: 2 keeps the network as it is, for images.
+        keep_depth: of :func:`monai_crossd.to_3d`.
+
+    Example:
+        >>> import torch
+        >>> net = build_2d("crossd", {"model_name": "resnet10", "widen_factor": 0.25}, 1, 5)
+        >>> initialise(net, "crossd-dynamic", 3)(torch.randn(2, 1, 16, 16, 4)).shape
+        torch.Size([2, 3])
+    """
+    recipe = METHODS[look_up_option(method, METHODS)]
+    if spatial_dims == 2:
+        net = copy.deepcopy(net2d)
+    else:
+        net = to_3d(net2d, recipe.to_3d, keep_depth=keep_depth, **recipe.options)
+        if recipe.pretraining is None:
+            net.apply(_draw)
+    net.fc = nn.Linear(net.fc.in_features, classes)
+    return net

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The 2D networks that a study starts from: trained once per pretraining and seed, or read from files."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..convert import load_checkpoint
+from ..training.replacing import replacing
+from .learning import fit, predict
+from .load import Items, load_sections
+from .methods import build_2d
+from .metrics import table1_metrics
+from .study import Source, Study
+
+__all__ = ["pretrain", "pretrained_network", "weights_path"]
+
+
+def weights_path(output_dir: Path, pretraining: str, seed: int) -> Path:
+    """Where the weights of a pretraining are; beside them, .json, its scores and seconds."""
+    return output_dir / "pretrained" / f"{pretraining}-seed{seed}.pt"
+
+
+def _load_source(source: Source, sections: tuple[str, ...] | None, channels: int, demo_dir: str) -> Items:
+    """The images of all data sets; the classes of each come after those of the one before."""
+    images, labels, classes = [], [], 0
+    for spec in source.datasets:
+        items = load_sections(spec, sections or tuple(spec.sections), channels, demo_dir)
+        images.append(items.images)
+        labels.append(items.labels + classes)
+        classes += int(items.labels.max()) + 1
+    return Items(torch.cat(images), torch.cat(labels), [], [])
+
+
+def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device: str) -> dict[str, Any]:
+    """Trains a 2D network on the source and writes its weights, then its row: seconds, and scores on held-out images.
+
+    Args:
+        study: of which the source and the schedule count.
+        output_dir: of the study.
+        pretraining: one of :data:`~monai_crossd.evaluate_transfer.methods.PRETRAININGS`.
+        seed: of weights, order and augmentation.
+        device: to train on.
+    """
+    start, demo_dir = time.perf_counter(), str(output_dir / "demo")
+    items = _load_source(study.source, None, study.channels, demo_dir)
+    torch.manual_seed(seed)
+    classes = int(items.labels.max()) + 1
+    network = build_2d(pretraining, study.network, study.channels, classes).to(device)
+    fit(network, items.images.to(device), items.labels.to(device), study.pretraining, seed)
+    seconds = time.perf_counter() - start
+    row: dict[str, Any] = {"pretraining": pretraining, "seed": seed, "n_train": len(items.labels), "seconds": seconds}
+    if all("validation" not in spec.sections for spec in study.source.datasets):
+        held_out = _load_source(study.source, ("validation",), study.channels, demo_dir)
+        predicted = predict(network, held_out.images.to(device)).argmax(1).numpy()
+        row |= {"n_test": len(predicted), **table1_metrics(predicted, held_out.labels.numpy(), classes)}
+    path = weights_path(output_dir, pretraining, seed)
+    with replacing(path) as temporary:
+        torch.save(network.cpu().state_dict(), temporary)
+    with replacing(path.with_suffix(".json")) as temporary:  # last: with it the pretraining is done
+        temporary.write_text(json.dumps(row))
+    return row
+
+
+def pretrained_network(study: Study, output_dir: Path, pretraining: str | None, seed: int) -> nn.Module:
+    """The 2D network that a cell starts from; where nothing is pretrained, one with new weights."""
+    torch.manual_seed(seed)
+    if pretraining is None:
+        return build_2d(None, study.network, study.channels, 1)
+    if pretraining in study.source.weights:
+        network = build_2d(pretraining, study.network, study.channels, 1)
+        load_checkpoint(study.source.weights[pretraining], network)
+        return network
+    state = torch.load(weights_path(output_dir, pretraining, seed), weights_only=True, map_location="cpu")
+    network = build_2d(pretraining, study.network, study.channels, len(state["fc.bias"]))
+    network.load_state_dict(state)
+    return network

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the cells of a study that are not done yet, in one process or several."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..training.replacing import replacing
+from .folds import draw_per_class, make_folds
+from .learning import fine_tune
+from .load import load_items
+from .methods import METHODS, initialise
+from .metrics import table1_metrics
+from .pretrain import pretrain, pretrained_network, weights_path
+from .study import Cell, Study, list_cells
+
+__all__ = ["cell_path", "read_rows", "run_cell", "run_study"]
+
+logger = logging.getLogger(__name__)
+
+
+def cell_path(output_dir: Path, cell: Cell) -> Path:
+    """The file that a finished cell has."""
+    return output_dir / "cells" / cell.dataset / f"{cell.method}-{cell.mode}-seed{cell.seed}-fold{cell.fold}.json"
+
+
+def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[str, Any]:
+    """Trains and tests one cell and writes its row.
+
+    Args:
+        study: of the cell.
+        output_dir: of the study, with the pretrained weights.
+        cell: to run.
+        device: to train on.
+    """
+    spec = next(spec for spec in study.datasets if spec.name == cell.dataset)
+    items = load_items(spec, study.channels, str(output_dir / "demo"))
+    start, labels = time.perf_counter(), items.labels.tolist()
+    train, test = make_folds(spec.folds, labels, items.sections, items.patients, cell.seed)[cell.fold]
+    train = draw_per_class(train, labels, spec.train_per_class, cell.seed)
+    classes = max(labels) + 1
+    net2d = pretrained_network(study, output_dir, METHODS[cell.method].pretraining, cell.seed)
+    network = initialise(net2d, cell.method, classes, spec.spatial_dims, study.keep_depth).to(device)
+    images, numbers = items.images[train].to(device), items.labels[train].to(device)
+    predicted = fine_tune(
+        network, cell.mode, images, numbers, items.images[test].to(device), study.finetuning, cell.seed
+    )
+    row = {
+        "source": study.source.name, "dataset": spec.name, "modality": spec.modality, "method": cell.method,
+        "mode": cell.mode, "seed": cell.seed, "fold": cell.fold,
+        **table1_metrics(predicted, items.labels[test].numpy(), classes),
+        "n_train": len(train), "n_test": len(test), "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    with replacing(cell_path(output_dir, cell)) as temporary:
+        temporary.write_text(json.dumps(row))
+    return row
+
+
+def _settings(study: Study) -> dict[str, Any]:
+    """What a finished cell depends on; methods, modes, seeds and data sets may come later."""
+    source = study.source._replace(datasets=[spec._asdict() for spec in study.source.datasets])
+    names = ("network", "channels", "keep_depth", "pretraining", "finetuning")
+    settings = {"source": source._asdict(), **{name: getattr(study, name) for name in names}}
+    settings["datasets"] = {spec.name: spec._asdict() for spec in study.datasets}
+    return json.loads(json.dumps(settings))
+
+
+def _keep_settings(study: Study, output_dir: Path) -> None:
+    """Writes the settings, or compares them with those that the folder's cells were made with.
+
+    Raises:
+        ValueError: naming the first that differs.
+    """
+    path, new = output_dir / "settings.json", _settings(study)
+    old = json.loads(path.read_text()) if path.exists() else {"datasets": {}}
+    both = old["datasets"].keys() & new["datasets"].keys()
+    pairs = [(name, old[name], new[name]) for name in old if name != "datasets"]
+    pairs += [(f"dataset {name}", old["datasets"][name], new["datasets"][name]) for name in sorted(both)]
+    for name, before, now in pairs:
+        if before != now:
+            raise ValueError(
+                f"{output_dir} holds cells with {name} {before}, and it is {now} now: name another output_dir."
+            )
+    new["datasets"] = old["datasets"] | new["datasets"]
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(new, indent=1))
+
+
+def _run_jobs(
+    run: Callable[..., dict[str, Any]], study: Study, output_dir: Path, jobs: Sequence, processes: int, device: str
+) -> list[dict[str, Any]]:
+    """Results of all jobs; those that fail are named when the others are done.
+
+    Raises:
+        RuntimeError: naming what failed, with the first cause.
+    """
+    rows, failed = [], []
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        futures = {pool.submit(run, study, output_dir, *job, device): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), start=1):
+            job = " ".join(map(str, futures[future][0] if isinstance(futures[future][0], tuple) else futures[future]))
+            if error := future.exception():
+                failed.append((job, error))
+                logger.error("[%d/%d] %s failed: %s", number, len(jobs), job, error)
+                continue
+            rows.append(row := future.result())
+            score = row.get(study.metric, float("nan"))
+            logger.info("[%d/%d] %s: %s %.3f, %.0f s", number, len(jobs), job, study.metric, score, row["seconds"])
+    if failed:
+        names = "; ".join(name for name, _ in failed[:8])
+        raise RuntimeError(
+            f"{len(failed)} of {len(jobs)} jobs failed ({names}), the others are kept: mend the cause and run again."
+        ) from failed[0][1]
+    return rows
+
+
+def read_rows(study: Study, output_dir: Path) -> list[dict[str, Any]]:
+    """Rows of the study's finished cells."""
+    paths = [cell_path(output_dir, cell) for cell in list_cells(study)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def run_study(study: Study, output_dir: Path, processes: int = 1, device: str = "cpu") -> list[dict[str, Any]]:
+    """Runs what is missing of a study: pretrainings, then cells. A finished one is never run again.
+
+    Every process holds the data set it works on in memory.
+
+    Args:
+        study: to run.
+        output_dir: of pretrained weights and cells; a killed run goes on there.
+        processes: that work at the same time; the processor's cores are shared among them.
+        device: "cpu", "cuda", "cuda:1", ...
+
+    Returns:
+        Rows of all cells.
+
+    Raises:
+        ValueError: if the folder holds cells of other settings.
+        RuntimeError: if a cell failed, when the others are done.
+    """
+    if processes < 1:
+        raise ValueError(f"processes is {processes}; expected at least 1.")
+    _keep_settings(study, output_dir)
+    cells = [cell for cell in list_cells(study) if not cell_path(output_dir, cell).exists()]
+    needed = {(METHODS[cell.method].pretraining, cell.seed) for cell in cells}
+    pretrainings = [
+        (name, seed)
+        for name, seed in sorted(needed, key=str)
+        if name and name not in study.source.weights
+        if not weights_path(output_dir, name, seed).with_suffix(".json").exists()
+    ]
+    _run_jobs(pretrain, study, output_dir, pretrainings, processes, device)
+    _run_jobs(run_cell, study, output_dir, [(cell,) for cell in cells], processes, device)
+    return read_rows(study, output_dir)
