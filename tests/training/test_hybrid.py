@@ -258,8 +258,10 @@ def test_images_of_an_epoch_are_the_same_whatever_came_before(workers, dataset):
         net = HybridNet(copy.deepcopy(net2d), copy.deepcopy(net3d))
         new = HybridTrainer(
             CPU, 2, loader(data3d, shuffle=True, transform=Compose([RandFlipd("image", 0.5)])),
-            DataLoader(DATASETS[dataset](data2d, copy.deepcopy(random)), batch_size=2, shuffle=True, num_workers=workers), net,
-            torch.optim.SGD(net.parameters(), 0.1), nn.CrossEntropyLoss(), train_handlers=[EpochSeed(1)],
+            DataLoader(
+                DATASETS[dataset](data2d, copy.deepcopy(random)), batch_size=2, shuffle=True, num_workers=workers
+            ),
+            net, torch.optim.SGD(net.parameters(), 0.1), nn.CrossEntropyLoss(), train_handlers=[EpochSeed(1)],
         )  # fmt: skip
         new.state.epoch, new.state.iteration = epoch, epoch * BATCHES
         return new
