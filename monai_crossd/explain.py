@@ -25,29 +25,32 @@ from .visualize import draw_bank, draw_features, draw_shifts
 
 __all__ = ["main", "make_pictures"]
 
-_IMAGES = 5
-_BLOCK = 4  # number of the class whose block of the CT is drawn: the right lung
+# numbers of classes: their first patches are axial and whole; others, cut through thick slices, are mostly padding
+_CLASSES = (1, 2, 3, 4, 5)
+_CLASS_OF_BLOCK = 2
 
 
-def _by_class(word: str, demo_dir: PathLike) -> list[dict]:
-    """One validation item of each class: that in the middle of its list, as the first ones lie at the CT's edge."""
-    items: dict[int, list[dict]] = {}
+def _first_of_class(word: str, demo_dir: PathLike) -> dict[int, dict]:
+    """First validation item of each class."""
+    items: dict[int, dict] = {}
     for item in load_datalist(word, "validation", "classification", demo_dir):
-        items.setdefault(item["label"], []).append(item)
-    return [items[label][len(items[label]) // 2] for label in sorted(items)]
+        items.setdefault(item["label"], item)
+    return items
 
 
 def _images(parser: ConfigParser, demo_dir: PathLike) -> Tensor:
     prepare = parser.get_parsed_content("preprocessing")
     prepare = Compose(prepare) if isinstance(prepare, list) else prepare
-    return torch.stack([prepare(item)["image"].as_tensor() for item in _by_class("demo", demo_dir)[:_IMAGES]])
+    items = _first_of_class("demo", demo_dir)
+    return torch.stack([prepare(items[label])["image"].as_tensor() for label in _CLASSES])
 
 
 def _volume(parser: ConfigParser, demo_dir: PathLike) -> Tensor:
     size = [*parser.get_parsed_content("spatial_size"), -1]
     options = {"channels": parser.get_parsed_content("in_channels"), "intensity": {"window": "wide"}}
     transforms = modality_transforms("ct", 3, "infer", spatial_size=size, **options)
-    volume: Tensor = Compose(transforms)(_by_class("demo:chest_ct:3d", demo_dir)[_BLOCK])["image"].as_tensor()
+    item = _first_of_class("demo:chest_ct:3d", demo_dir)[_CLASS_OF_BLOCK]
+    volume: Tensor = Compose(transforms)(item)["image"].as_tensor()
     return volume
 
 

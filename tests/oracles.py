@@ -98,10 +98,11 @@ def acs_dense(weight: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
     return torch.stack(rows)
 
 
-def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, **geometry):
+def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, gate=None, **geometry):
     """Dynamic 3D: one plain Conv3d per volume, its kernel the middle slice of that volume's bank.
 
-    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread").
+    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread"). With a
+    gate (2, C) it stands beside the centre too, times the gate of each input channel.
     """
     depth, at = bank.shape[2], depth_axis % 3 + 2
     outs = []
@@ -111,6 +112,15 @@ def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, **geom
             slices = [plane if d == depth // 2 else torch.zeros_like(plane) for d in range(depth)]
         else:
             slices = [plane / depth] * depth
+        if gate is not None:
+            inner, outer = bank.shape[1], bank.shape[0] // geometry.get("groups", 1)
+            for side, of_channel in zip((-1, 1), gate, strict=True):
+                slices[depth // 2 + side] = torch.stack(
+                    [
+                        torch.stack([plane[o, i] * of_channel[o // outer * inner + i] for i in range(inner)])
+                        for o in range(len(plane))
+                    ]
+                )
         kernel = torch.stack(slices, dim=at)
         conv = torch.nn.Conv3d(x.shape[1], bank.shape[0], kernel.shape[2:], bias=bias is not None, **geometry).double()
         outs.append(torch.func.functional_call(conv, {"weight": kernel, "bias": bias}, x[b : b + 1]))

@@ -40,7 +40,7 @@ def _copy(state: dict[str, Tensor], net: nn.Module, exclude: Sequence[str], stri
         source = state.get(key)
         if any(fnmatchcase(key, pattern) for pattern in exclude):
             report.initial[key] = "excluded"
-        elif source is None and (name == "running_shift" or ".predictor." in f".{key}"):
+        elif source is None and (name in ("running_shift", "gate") or ".predictor." in f".{key}"):
             report.initial[key] = "the source has no such parameter"
         elif source is None:
             report.initial[key] = "the source has no such parameter"

@@ -124,7 +124,7 @@ def to_3d(
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
         keep_depth: no layer strides or pools along the depth, for volumes of few or thick slices.
         example: (B, C, H, W, D), a small volume that the result is run on, on the network's device.
-        **options: of method "crossd": `mode` and `placement` of CrossDConv3d.
+        **options: of method "crossd": `mode` and `placement` ("centre", "spread", "gated") of CrossDConv3d.
 
     Returns:
         The copy, in the same mode, on the same device and of the same dtype. Tied modules and parameters stay tied.

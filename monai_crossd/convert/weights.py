@@ -197,6 +197,9 @@ def transfer_weights(
             elif key.endswith(("predictor.3.weight", "predictor.3.bias")):
                 values[key] = value.clone()
                 values[key][3] = 0
+        elif name == "gate":
+            report.initial[key] = "closed: an image has no slices beside it"
+            values[key] = torch.zeros_like(value)
         elif name == "view_weight":
             report.initial[key] = "all views weigh the same"
             values[key] = torch.zeros_like(value)

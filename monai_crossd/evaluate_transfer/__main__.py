@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m monai_crossd.evaluate_transfer --config_file FILE`: run a study, or what is missing of it, and report it."""
+"""`python -m monai_crossd.evaluate_transfer --config_file FILE`: run or go on with a study, and report it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Schedule(NamedTuple):
 
 
 def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
-    """Moves each image or volume by up to a sixteenth of its size within the slice, and changes contrast and brightness.
+    """Moves each item by up to a sixteenth of its size within the slice, and changes contrast and brightness.
 
     The border is continued where it moves in; contrast by up to 10 %, brightness by up to 0.1. On the batch, because a
     study trains hundreds of networks, and per item it would take longer than they do.

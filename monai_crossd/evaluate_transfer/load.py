@@ -20,7 +20,7 @@ from .study import DataSpec
 __all__ = ["Items", "load_items", "load_sections"]
 
 THREADS = 4
-_kept: dict[str, "Items"] = {}
+_kept: dict[str, Items] = {}
 
 
 class Items(NamedTuple):

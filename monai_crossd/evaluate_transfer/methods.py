@@ -75,7 +75,9 @@ def _draw(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def initialise(net2d: nn.Module, method: str, classes: int, spatial_dims: int = 3, keep_depth: bool = True) -> nn.Module:
+def initialise(
+    net2d: nn.Module, method: str, classes: int, spatial_dims: int = 3, keep_depth: bool = True
+) -> nn.Module:
     """The network that is fine-tuned: what was trained on images, made 3D, with a new last layer.
 
     Args:

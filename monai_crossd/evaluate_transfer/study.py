@@ -130,7 +130,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
     """The study that a config describes, checked before anything is computed.
 
     Args:
-        config: keys are the attributes of :class:`Study`, with mappings for the source, the data sets and the schedules.
+        config: keys are the attributes of :class:`Study`, with mappings for source, data sets and schedules.
 
     Raises:
         ValueError: for an unknown or missing key or a value out of its range, with both.

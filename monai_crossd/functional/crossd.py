@@ -26,6 +26,7 @@ from ._geometry import (
     resolve_padding,
 )
 from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, pick_path, shared_conv
+from .depth_gate import gate_depth
 from .inflate import spatial_axis
 from .shift import check_bank, full_precision, mix_kernels, shift_mixing
 
@@ -151,6 +152,7 @@ def crossd_apply3d(
     padding_mode: str,
     axis: int,
     placement: str,
+    gate: Tensor | None = None,
 ) -> Tensor:
     """`crossd_conv3d` with its arguments read, `axis` in 0, 1, 2; TorchScript."""
     if padding_mode != "zeros":
@@ -170,6 +172,12 @@ def crossd_apply3d(
         pads = pads.copy()
         pads[2 * axis] -= dilation[axis] * (depth // 2)
         pads[2 * axis + 1] -= dilation[axis] * (depth - 1 - depth // 2)
+        if gate is not None:
+            # a tap may read a slice where the centre stands outside: those centres have to be there
+            outside = [0] * len(pads)
+            outside[2 * axis], outside[2 * axis + 1] = max(pads[2 * axis], 0), max(pads[2 * axis + 1], 0)
+            pads[2 * axis], pads[2 * axis + 1] = min(pads[2 * axis], 0), min(pads[2 * axis + 1], 0)
+            x = gate_depth(pad_input(x, outside, "constant"), gate, axis, dilation[axis])
     return mixed_conv(x, weight, mixing, size, bias, stride, pads, dilation, groups)
 
 
@@ -238,6 +246,7 @@ def crossd_conv3d(
     padding_mode: str = "zeros",
     depth_axis: int = -1,
     placement: str = "centre",
+    gate: Tensor | None = None,
 ) -> Tensor:
     """3D convolution of each volume with its effective 2D kernel, set in the slice plane or spread over the depth.
 
@@ -256,6 +265,8 @@ def crossd_conv3d(
         padding_mode: "zeros", "reflect", "replicate" or "circular".
         depth_axis: spatial axis of `x` that runs through the slices, MONAI's is the last.
         placement: "centre" or "spread".
+        gate: (2, C), with "centre": the slices before and after the centre hold the kernel too, times the gate of the
+            input channel. None: they are empty.
 
     Returns:
         (B, O, H', W', D').
@@ -266,6 +277,12 @@ def crossd_conv3d(
     axis = spatial_axis(depth_axis)
     check_placement(placement)
     check_bank(weight)
+    if gate is not None and (placement != "centre" or weight.shape[2] < 3):
+        raise ValueError(
+            f"a gate needs placement 'centre' and a bank of depth 3 or more, got {placement!r} and {weight.shape[2]}."
+        )
+    if gate is not None and gate.shape != (2, weight.shape[1] * groups):
+        raise ValueError(f"gate must be (2, {weight.shape[1] * groups}), got shape {list(gate.shape)}.")
     size = list(weight.shape[3:])
     size.insert(axis, weight.shape[2])
     check_convolution(weight.shape[1] * groups, weight.shape[0], groups, padding_mode, size)
@@ -274,7 +291,7 @@ def crossd_conv3d(
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 3, "stride", 1)), list(ntuple(dilation, 3, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
-    return crossd_apply3d(x, weight, shift, bias, strides, pads, dilations, groups, padding_mode, axis, placement)
+    return crossd_apply3d(x, weight, shift, bias, strides, pads, dilations, groups, padding_mode, axis, placement, gate)
 
 
 def check_placement(placement: str) -> None:

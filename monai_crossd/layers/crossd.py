@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_input, ntuple
-from ..functional.crossd import check_placement, crossd_apply2d, crossd_apply3d
+from ..functional.crossd import crossd_apply2d, crossd_apply3d
+from ..functional.depth_gate import gated_kernel
 from ..functional.inflate import spatial_axis, spread_kernel
 from ..functional.shift import crossd_kernel2d, shift_from_map
 from ._base import ConvBase, conv_arguments, conv_arguments3d, copy_parameter, copy_state, plain_conv, plane_conv3d
@@ -18,6 +19,7 @@ from ._base import ConvBase, conv_arguments, conv_arguments3d, copy_parameter, c
 BANK_INITS = ("repeat", "paper")
 CONVERSION_INITS = ("repeat", "paper", "preserve")
 MODES = ("dynamic", "static")
+PLACEMENTS = ("centre", "spread", "gated")
 
 
 def make_predictor(
@@ -246,7 +248,7 @@ class CrossDConv3d(_CrossDConv):
 
     "dynamic" runs the predictor pointwise on the volume's features, one shift per volume; "static" uses the running
     shift that was learned in 2D and has no predictor. The effective 2D kernel stands in the centre of a kernel of the
-    bank's depth, or is spread over it.
+    bank's depth, alone or with gates to the slices beside it, or is spread over it.
 
     References:
         M. C. Yavuz and Y. Yang, Cross-D Conv: Cross-Dimensional Transferable Knowledge Base via Fourier Shifting
@@ -269,7 +271,11 @@ class CrossDConv3d(_CrossDConv):
         bank_init: "repeat" or "paper", see CrossDConv2d.
         mode: "dynamic" or "static".
         depth_axis: spatial axis that runs through the slices, MONAI's is the last.
-        placement: "centre" or "spread".
+        placement: "centre", "spread" or "gated": in the centre, and beside it times a gate per input channel that
+            starts closed, at 0, and is learned.
+
+    Attributes:
+        gate: (2, in_channels), of the slices before and after; None but with "gated" and a bank of depth 3 or more.
 
     Shape:
         (B, C, H, W, D) or (C, H, W, D) to (B, O, H', W', D') or (O, H', W', D'), as torch.nn.Conv3d.
@@ -305,7 +311,8 @@ class CrossDConv3d(_CrossDConv):
     ) -> None:
         if mode not in MODES:
             raise ValueError(f"mode must be one of {', '.join(MODES)}, but is {mode!r}.")
-        check_placement(placement)
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement must be one of {', '.join(PLACEMENTS)}, but is {placement!r}.")
         axis = spatial_axis(depth_axis)
         size = ntuple(kernel_size, 3, "kernel_size", 1)
         bank = (size[axis], *size[:axis], *size[axis + 1 :])
@@ -315,6 +322,18 @@ class CrossDConv3d(_CrossDConv):
         )  # fmt: skip
         self.mode, self.depth_axis, self.placement = mode, depth_axis, placement
         self._axis = axis
+        self._placement = "spread" if placement == "spread" else "centre"
+        # a bank of one or two slices has no slice on both sides of its centre
+        self.gate: nn.Parameter | None = None
+        if placement == "gated" and size[axis] > 2:
+            self.gate = nn.Parameter(torch.zeros(2, in_channels, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Draw all anew as in 2D, and close the gate."""
+        super().reset_parameters()
+        gate = getattr(self, "gate", None)  # none yet when the layer is being made
+        if gate is not None:
+            nn.init.zeros_(gate)
 
     @classmethod
     def from_conv(
@@ -336,7 +355,7 @@ class CrossDConv3d(_CrossDConv):
             depth_axis: axis of the volume that runs through the slices.
             depth_stride: stride along the depth; that of the first axis by default.
             mode: "dynamic" or "static".
-            placement: "centre" or "spread".
+            placement: "centre", "spread" or "gated".
 
         Raises:
             ValueError: if no padding of the bank's depth matches that of the first axis.
@@ -383,9 +402,13 @@ class CrossDConv3d(_CrossDConv):
             ValueError: if `shift` has not three numbers.
         """
         kernel = self._kernel_at(shift)
-        if self.placement == "centre":
+        if self.gate is not None:
+            dense = gated_kernel(kernel, self.gate.detach(), self.weight.shape[2], self._axis, self.groups)
+        elif self._placement == "centre":
             return plane_conv3d(self, kernel, self._axis)
-        conv = plain_conv(self, spread_kernel(kernel, self.weight.shape[2], self._axis))
+        else:
+            dense = spread_kernel(kernel, self.weight.shape[2], self._axis)
+        conv = plain_conv(self, dense)
         assert isinstance(conv, nn.Conv3d)
         return conv
 
@@ -404,7 +427,8 @@ class CrossDConv3d(_CrossDConv):
             self.groups,
             self.padding_mode,
             self._axis,
-            self.placement,
+            self._placement,
+            self.gate,
         )
         return y if batched.dim() == x.dim() else y.squeeze(0)
 

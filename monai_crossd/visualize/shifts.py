@@ -16,7 +16,7 @@ from .figures import need_matplotlib, save_figure
 
 __all__ = ["ShiftSummary", "draw_shifts", "read_shifts"]
 
-_COLUMNS = 4  # of panels
+_COLUMNS = 6  # of panels
 
 
 class ShiftSummary(NamedTuple):
@@ -81,7 +81,7 @@ def draw_shifts(csv_path: PathLike, path: PathLike) -> Path:
         raise ValueError(f"{csv_path} holds no shifts: expected a row for at least one epoch.")
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    size = (2.6 * columns + 0.6, 2.0 * rows + 0.9)
+    size = (max(1.65 * columns + 0.4, 4.2), 1.45 * rows + 0.9)  # the legend needs its width
     figure = need_matplotlib("matplotlib.figure").Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     for (name, curves), axes in zip(panels.items(), grid, strict=False):
@@ -105,6 +105,6 @@ def draw_shifts(csv_path: PathLike, path: PathLike) -> Path:
         grid[at].tick_params(labelbottom=True)
     figure.supylabel("shift / voxel", fontsize=9)
     handles, labels = grid[0].get_legend_handles_labels()
-    title = "median, middle half and 5–95 % of the samples, along the bank's"
+    title = "median, middle half and 5–95 % of the samples, by axis of the bank"
     figure.legend(handles, labels, title=title, title_fontsize=8, loc="outside upper center", ncols=3, fontsize=8)
     return save_figure(figure, path)
