@@ -101,8 +101,8 @@ def acs_dense(weight: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
 def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, gate=None, **geometry):
     """Dynamic 3D: one plain Conv3d per volume, its kernel the middle slice of that volume's bank.
 
-    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread"). With a
-    gate (2, C) it stands beside the centre too, times the gate of each input channel.
+    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread").
+    With a gate (2, C) it stands beside the centre too, times the gate of each input channel.
     """
     depth, at = bank.shape[2], depth_axis % 3 + 2
     outs = []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,14 +11,14 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, EnsureTyped, Resized
 from torch import Tensor
 
-from ..data import load_datalist
+from ..data import load_datalist, prepare_phantoms
 from ..data.datalist import SECTIONS
 from ..data.split import find_patients
 from ..transforms import intensity_transforms, load_transforms
 from .paper import paper_transforms
 from .study import DataSpec
 
-__all__ = ["Items", "load_items", "load_sections"]
+__all__ = ["Items", "load_items", "load_sections", "locate"]
 
 THREADS = 4
 _kept: dict[str, Items] = {}
@@ -44,19 +45,27 @@ def _transforms(spec: DataSpec, channels: int) -> Compose:
     return Compose([*steps, EnsureTyped("image", dtype=torch.float32, track_meta=False)])
 
 
+def locate(spec: DataSpec, demo_dir: str) -> str:
+    """The path or word of a data set; phantoms are made first, if they are not there."""
+    if spec.dataset != "phantom":
+        return spec.dataset
+    folder = Path(demo_dir, spec.name.replace(" ", "_"))
+    file_format = "png" if spec.spatial_dims == 2 else "nifti"
+    return str(prepare_phantoms(spec.modality, folder, "classification", file_format=file_format, **spec.phantom))
+
+
 def load_sections(spec: DataSpec, sections: tuple[str, ...], channels: int, demo_dir: str) -> Items:
     """Reads the items of some sections, those that the data set has.
 
     Raises:
         ValueError: if it has none of them.
     """
+    dataset = locate(spec, demo_dir)
     items: list[dict] = []
     names: list[str] = []
     for section in sections:
         try:
-            found = load_datalist(
-                spec.dataset, section, "classification", demo_dir, patient_pattern=spec.patient_pattern
-            )
+            found = load_datalist(dataset, section, "classification", demo_dir, patient_pattern=spec.patient_pattern)
         except ValueError:
             if section != "test":  # which most have not
                 raise

@@ -51,6 +51,7 @@ METHODS = {
     "crossd-acs": Method("crossd", "acs"),
     "crossd-dynamic": Method("crossd", "crossd", {"placement": "centre"}),
     "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
+    "crossd-gated": Method("crossd", "crossd", {"placement": "gated"}),
 }
 
 
@@ -63,7 +64,7 @@ def build_2d(pretraining: str | None, network: Mapping[str, Any], channels: int,
         channels: of the images.
         classes: of the images.
     """
-    kind = PRETRAININGS[look_up_option(pretraining or "conv2d", PRETRAININGS)]
+    kind = look_up_option(pretraining or "conv2d", PRETRAININGS)
     return build_resnet(spatial_dims=2, n_input_channels=channels, num_classes=classes, **kind, **network)
 
 
@@ -93,12 +94,13 @@ def initialise(
         >>> initialise(net, "crossd-dynamic", 3)(torch.randn(2, 1, 16, 16, 4)).shape
         torch.Size([2, 3])
     """
-    recipe = METHODS[look_up_option(method, METHODS)]
+    recipe = look_up_option(method, METHODS)
     if spatial_dims == 2:
         net = copy.deepcopy(net2d)
     else:
         net = to_3d(net2d, recipe.to_3d, keep_depth=keep_depth, **recipe.options)
         if recipe.pretraining is None:
             net.apply(_draw)
+    assert isinstance(net.fc, nn.Linear)
     net.fc = nn.Linear(net.fc.in_features, classes)
     return net

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 
+from ..data import load_datalist
 from ..training.replacing import replacing
 from .folds import draw_per_class, make_folds
 from .learning import fine_tune
-from .load import load_items
+from .load import load_items, locate
 from .methods import METHODS, initialise
 from .metrics import table1_metrics
 from .pretrain import pretrain, pretrained_network, weights_path
@@ -68,9 +69,9 @@ def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[st
 
 def _settings(study: Study) -> dict[str, Any]:
     """What a finished cell depends on; methods, modes, seeds and data sets may come later."""
-    source = study.source._replace(datasets=[spec._asdict() for spec in study.source.datasets])
+    source = study.source._asdict() | {"datasets": [spec._asdict() for spec in study.source.datasets]}
     names = ("network", "channels", "keep_depth", "pretraining", "finetuning")
-    settings = {"source": source._asdict(), **{name: getattr(study, name) for name in names}}
+    settings = {"source": source, **{name: getattr(study, name) for name in names}}
     settings["datasets"] = {spec.name: spec._asdict() for spec in study.datasets}
     return json.loads(json.dumps(settings))
 
@@ -154,6 +155,8 @@ def run_study(study: Study, output_dir: Path, processes: int = 1, device: str = 
     if processes < 1:
         raise ValueError(f"processes is {processes}; expected at least 1.")
     _keep_settings(study, output_dir)
+    for spec in (*study.source.datasets, *study.datasets):  # once, before processes ask for it at the same time
+        load_datalist(locate(spec, str(output_dir / "demo")), "training", "classification", output_dir / "demo")
     cells = [cell for cell in list_cells(study) if not cell_path(output_dir, cell).exists()]
     needed = {(METHODS[cell.method].pretraining, cell.seed) for cell in cells}
     pretrainings = [

@@ -23,7 +23,7 @@ class DataSpec(NamedTuple):
 
     Attributes:
         name: in tables.
-        dataset: what :func:`monai_crossd.data.load_datalist` takes.
+        dataset: what :func:`monai_crossd.data.load_datalist` takes; "phantom": those of `phantom`.
         modality: "ct", "mr" or "us", or the paper's word where `paper` is set.
         spatial_size: pixels or voxels that every item is resized to.
         folds: "official", "swap" or a number, see :func:`~monai_crossd.evaluate_transfer.folds.make_folds`.
@@ -31,6 +31,7 @@ class DataSpec(NamedTuple):
         sections: of a source, what is trained on.
         intensity: options of :func:`monai_crossd.transforms.intensity_transforms`.
         patient_pattern: of :func:`monai_crossd.data.load_datalist`.
+        phantom: options of :func:`monai_crossd.data.prepare_phantoms`, such as subjects, size and seed.
         paper: name in the paper's Tables IV and V, whose preset transforms are taken; None: those of the modality.
     """
 
@@ -43,6 +44,7 @@ class DataSpec(NamedTuple):
     sections: Sequence[str] = ("training",)
     intensity: Mapping[str, Any] = {}
     patient_pattern: str | None = None
+    phantom: Mapping[str, Any] = {}
     paper: str | None = None
 
     @property
@@ -175,8 +177,8 @@ def list_cells(study: Study) -> list[Cell]:
     return [
         Cell(spec.name, method, mode, seed, fold)
         for spec in study.datasets
+        for mode in study.modes
         for seed in study.seeds
         for fold in range(count_folds(spec.folds))
         for method in study.methods
-        for mode in study.modes
     ]

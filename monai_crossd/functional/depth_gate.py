@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def gate_depth(x: Tensor, gate: Tensor, axis: int, step: int) -> Tensor:
-    """X + gate[0]·(x one step before) + gate[1]·(x one step after), with zeros outside; TorchScript.
+    """Add to each slice the one before and the one after, times a gate: x + g0·before + g1·after; TorchScript.
 
-    A convolution within the slices behind it is the 3D convolution of `gated_kernel`, at a third of its operations.
+    Outside are zeros. A convolution within the slices behind it is the 3D convolution of `gated_kernel`, at a third of
+    its operations.
 
     Args:
         x: (B, C, ...).
