@@ -17,7 +17,9 @@ from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
 from .methods import METHODS
+from .paper import read_published
 from .plot import save_plot
+from .preset import preset_studies
 from .pretrain import weights_path
 from .report import write_report
 from .runner import read_rows, run_study
@@ -26,10 +28,35 @@ from .study import Study, list_cells, read_study
 logger = logging.getLogger(__name__)
 
 
-def _pretraining_rows(study: Study, output_dir: Path) -> list[dict[str, Any]]:
-    names = sorted({METHODS[m].pretraining or "" for m in study.methods} - {"", *study.source.weights})
-    paths = [weights_path(output_dir, name, seed).with_suffix(".json") for name in names for seed in study.seeds]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+def _read_config(parser: argparse.ArgumentParser, files: Sequence[str], changes: Sequence[str]) -> dict[str, Any]:
+    """The files, later ones on top, with the entries of the command line replaced."""
+    if len(changes) % 2 or not all(name.startswith("--") for name in changes[::2]):
+        parser.error(f"expected pairs of --NAME VALUE, got {' '.join(changes)}")
+    config = ConfigParser(ConfigParser.load_config_files(files))
+    for name, value in zip(changes[::2], changes[1::2], strict=True):
+        config[name.removeprefix("--").replace("::", "#")] = yaml.safe_load(value)
+    return dict(config.config)
+
+
+def _pretraining_seconds(study: Study, output_dir: Path) -> float:
+    names = {METHODS[method].pretraining for method in study.methods} - {None, *study.source.weights}
+    paths = [weights_path(output_dir, str(name), seed).with_suffix(".json") for name in names for seed in study.seeds]
+    return sum(json.loads(path.read_text())["seconds"] for path in paths if path.exists())
+
+
+def _run(study: Study, output_dir: Path, args: argparse.Namespace, published: Sequence[dict[str, Any]] = ()) -> None:
+    """Run what is missing, and write and print report and plot."""
+    if args.report_only:
+        rows = read_rows(study, output_dir)
+        logger.info("%d of %d cells are done.", len(rows), len(list_cells(study)))
+    else:
+        rows = run_study(study, output_dir, args.processes, args.device)
+    if not rows:
+        raise ValueError(f"{output_dir} has no finished cell of this study: run it without --report_only first.")
+    phases = {"pretraining": _pretraining_seconds(study, output_dir)}
+    paths = write_report(output_dir, rows, study.reference, study.metric, published, phases)
+    plot = save_plot(output_dir / "plot.png", rows, study.metric)
+    logger.info("\n%s\n%s", paths[0].read_text(), "\n".join(map(str, [*paths, plot])))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,30 +72,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=1, help="that work at the same time")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--report_only", action="store_true", help="report the finished cells, run none")
-    args, rest = parser.parse_known_args(argv)
-    if len(rest) % 2 or not all(name.startswith("--") for name in rest[::2]):
-        parser.error(f"expected pairs of --NAME VALUE, got {' '.join(rest)}")
+    args, changes = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.getLogger("monai_crossd").setLevel(logging.INFO)
     for package in ("scipy", "sklearn", "matplotlib"):  # before hours of computing, not after
         if not optional_import(package)[1]:
             parser.error(f'{package} is not installed: a study needs `pip install "monai-crossd[study]"`')
-    config = ConfigParser(ConfigParser.load_config_files(args.config_file))
-    for name, value in zip(rest[::2], rest[1::2], strict=True):
-        config[name.removeprefix("--").replace("::", "#")] = yaml.safe_load(value)
-    study = read_study(config.config)
-    if args.report_only:
-        rows = read_rows(study, args.output_dir)
-        logger.info("%d of %d cells are done.", len(rows), len(list_cells(study)))
-    else:
-        rows = run_study(study, args.output_dir, args.processes, args.device)
-    if not rows:
-        parser.error(f"{args.output_dir} has no finished cell of this study: run it without --report_only first")
-    pretrained = _pretraining_rows(study, args.output_dir)
-    seconds = sum(row["seconds"] for row in pretrained)
-    paths = write_report(args.output_dir, rows, study.reference, study.metric, phases={"pretraining": seconds})
-    plot = save_plot(args.output_dir / "plot.png", rows, study.metric)
-    logger.info("\n%s\n%s", paths[0].read_text(), "\n".join(map(str, [*paths, plot])))
+    config = _read_config(parser, args.config_file, changes)
+    try:
+        if "preset" not in config:
+            _run(read_study(config), args.output_dir, args)
+            return
+        for title, study, missing in preset_studies(config):
+            logger.info("\n%s\n%s", title, "\n".join(missing))
+            if study is not None:
+                folder = args.output_dir / title.lower().replace(".", "").replace(" ", "_")
+                _run(study, folder, args, read_published("table2"))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

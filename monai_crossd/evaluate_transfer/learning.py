@@ -21,6 +21,7 @@ LogisticRegression, _ = optional_import("sklearn.linear_model", name="LogisticRe
 __all__ = ["Schedule", "augment", "fine_tune", "fit", "predict", "recalibrate"]
 
 EVAL_BATCH = 64
+BESIDE_BATCH = 32  # images in a hybrid step
 
 
 class Schedule(NamedTuple):
@@ -70,7 +71,14 @@ def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tens
     yield from torch.randperm(count, generator=generator)[: count // size * size].split(size)
 
 
-def fit(network: nn.Module, images: Tensor, labels: Tensor, schedule: Schedule, seed: int) -> None:
+def fit(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    schedule: Schedule,
+    seed: int,
+    beside: tuple[nn.Module, Tensor, Tensor] | None = None,
+) -> None:
     """Trains what can learn of a network, in place; the same seed gives the same batches to every network.
 
     Args:
@@ -79,13 +87,15 @@ def fit(network: nn.Module, images: Tensor, labels: Tensor, schedule: Schedule, 
         labels: (N,).
         schedule: of the training.
         seed: of order and augmentation.
+        beside: network, images and labels whose loss is added in every step; parameters that both have learn from both.
 
     Raises:
         FloatingPointError: if the loss is no longer finite.
     """
     generator = torch.Generator().manual_seed(seed)
+    networks = nn.ModuleList([network] if beside is None else [network, beside[0]])  # shared parameters count once
     optimizer = torch.optim.AdamW(
-        [p for p in network.parameters() if p.requires_grad],
+        [p for p in networks.parameters() if p.requires_grad],
         lr=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
     )
@@ -95,6 +105,9 @@ def fit(network: nn.Module, images: Tensor, labels: Tensor, schedule: Schedule, 
     for epoch in range(schedule.epochs):
         for index in _batches(len(images), schedule.batch_size, generator):
             loss = loss_function(network(augment(images[index], generator)), labels[index])
+            if beside is not None:
+                other = torch.randint(len(beside[1]), (BESIDE_BATCH,), generator=generator)
+                loss = loss + loss_function(beside[0](augment(beside[1][other], generator)), beside[2][other])
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate.")
             optimizer.zero_grad()
@@ -128,7 +141,14 @@ def _probe(network: nn.Module, images: Tensor, labels: Tensor, test: Tensor) -> 
 
 
 def fine_tune(
-    network: nn.Module, mode: str, images: Tensor, labels: Tensor, test: Tensor, schedule: Schedule, seed: int
+    network: nn.Module,
+    mode: str,
+    images: Tensor,
+    labels: Tensor,
+    test: Tensor,
+    schedule: Schedule,
+    seed: int,
+    beside: tuple[nn.Module, Tensor, Tensor] | None = None,
 ) -> np.ndarray:
     """Trains a pretrained network on labelled images or volumes and classifies others.
 
@@ -141,6 +161,7 @@ def fine_tune(
         test: (M, C, ...) to classify.
         schedule: of "weak_probe" and "full".
         seed: of order and augmentation.
+        beside: of :func:`fit`.
 
     Returns:
         Classes (M,).
@@ -149,5 +170,5 @@ def fine_tune(
     if mode == "linear_probe":
         return _probe(network, images, labels, test)
     set_trainable(network, mode)
-    fit(network, images, labels, schedule, seed)
+    fit(network, images, labels, schedule, seed, beside)
     return predict(network, test).argmax(1).numpy()

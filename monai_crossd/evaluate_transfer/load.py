@@ -72,6 +72,7 @@ def load_sections(spec: DataSpec, sections: tuple[str, ...], channels: int, demo
             continue
         items += found
         names += [section] * len(found)
+    channels = spec.channels or channels
     prepared = CacheDataset(items, _transforms(spec, channels), num_workers=THREADS, progress=False)
     images = torch.stack([item["image"] for item in prepared])
     labels = torch.tensor([int(item["label"]) for item in items])

@@ -28,16 +28,24 @@ class Method(NamedTuple):
 
     Attributes:
         pretraining: one of :data:`PRETRAININGS`; None: nothing is pretrained.
-        to_3d: how the 2D network becomes one for volumes, a method of :func:`monai_crossd.to_3d`.
+        to_3d: how the 2D network becomes one for volumes, a method of :func:`monai_crossd.to_3d`; None: it stays 2D.
         options: of that method.
+        hybrid: in fine-tuning the 2D network learns on with the images of the source, in the same steps and with the
+            same weights (:class:`monai_crossd.networks.HybridNet`).
     """
 
     pretraining: str | None
-    to_3d: str
+    to_3d: str | None
     options: Mapping[str, Any] = {}
+    hybrid: bool = False
 
 
 METHODS = {
+    # for images; "crossd" is the paper's form, like "crossd-bank"
+    "random2d": Method(None, None),
+    "conv2d": Method("conv2d", None),
+    "crossd": Method("crossd-paper", None),
+    # for volumes
     "random": Method(None, "i3d"),
     "conv2d-i3d": Method("conv2d", "i3d"),
     "conv2d-centre": Method("conv2d", "centre"),
@@ -52,6 +60,7 @@ METHODS = {
     "crossd-dynamic": Method("crossd", "crossd", {"placement": "centre"}),
     "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
     "crossd-gated": Method("crossd", "crossd", {"placement": "gated"}),
+    "crossd-hybrid": Method("crossd", "crossd", {"placement": "gated"}, hybrid=True),
 }
 
 
@@ -76,16 +85,13 @@ def _draw(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def initialise(
-    net2d: nn.Module, method: str, classes: int, spatial_dims: int = 3, keep_depth: bool = True
-) -> nn.Module:
-    """The network that is fine-tuned: what was trained on images, made 3D, with a new last layer.
+def initialise(net2d: nn.Module, method: str, classes: int, keep_depth: bool = True) -> nn.Module:
+    """The network that is fine-tuned: what was trained on images, made 3D or not, with a new last layer.
 
     Args:
         net2d: what was trained, with a last layer `fc`; it is not changed.
         method: one of :data:`METHODS`.
         classes: of the new last layer.
-        spatial_dims: 2 keeps the network as it is, for images.
         keep_depth: of :func:`monai_crossd.to_3d`.
 
     Example:
@@ -95,7 +101,7 @@ def initialise(
         torch.Size([2, 3])
     """
     recipe = look_up_option(method, METHODS)
-    if spatial_dims == 2:
+    if recipe.to_3d is None:
         net = copy.deepcopy(net2d)
     else:
         net = to_3d(net2d, recipe.to_3d, keep_depth=keep_depth, **recipe.options)

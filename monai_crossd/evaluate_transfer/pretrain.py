@@ -19,7 +19,7 @@ from .methods import build_2d
 from .metrics import table1_metrics
 from .study import Source, Study
 
-__all__ = ["pretrain", "pretrained_network", "weights_path"]
+__all__ = ["load_source", "pretrain", "pretrained_network", "weights_path"]
 
 
 def weights_path(output_dir: Path, pretraining: str, seed: int) -> Path:
@@ -27,8 +27,8 @@ def weights_path(output_dir: Path, pretraining: str, seed: int) -> Path:
     return output_dir / "pretrained" / f"{pretraining}-seed{seed}.pt"
 
 
-def _load_source(source: Source, sections: tuple[str, ...] | None, channels: int, demo_dir: str) -> Items:
-    """The images of all data sets; the classes of each come after those of the one before."""
+def load_source(source: Source, channels: int, demo_dir: str, sections: tuple[str, ...] | None = None) -> Items:
+    """The images of all data sets, their own sections or others; classes come after those of the one before."""
     images, labels, classes = [], [], 0
     for spec in source.datasets:
         items = load_sections(spec, sections or tuple(spec.sections), channels, demo_dir)
@@ -49,7 +49,7 @@ def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device
         device: to train on.
     """
     start, demo_dir = time.perf_counter(), str(output_dir / "demo")
-    items = _load_source(study.source, None, study.channels, demo_dir)
+    items = load_source(study.source, study.channels, demo_dir)
     torch.manual_seed(seed)
     classes = int(items.labels.max()) + 1
     network = build_2d(pretraining, study.network, study.channels, classes).to(device)
@@ -57,7 +57,7 @@ def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device
     seconds = time.perf_counter() - start
     row: dict[str, Any] = {"pretraining": pretraining, "seed": seed, "n_train": len(items.labels), "seconds": seconds}
     if all("validation" not in spec.sections for spec in study.source.datasets):
-        held_out = _load_source(study.source, ("validation",), study.channels, demo_dir)
+        held_out = load_source(study.source, study.channels, demo_dir, ("validation",))
         predicted = predict(network, held_out.images.to(device)).argmax(1).numpy()
         row |= {"n_test": len(predicted), **table1_metrics(predicted, held_out.labels.numpy(), classes)}
     path = weights_path(output_dir, pretraining, seed)
@@ -68,14 +68,23 @@ def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device
     return row
 
 
-def pretrained_network(study: Study, output_dir: Path, pretraining: str | None, seed: int) -> nn.Module:
-    """The 2D network that a cell starts from; where nothing is pretrained, one with new weights."""
+def pretrained_network(
+    study: Study, output_dir: Path, pretraining: str | None, seed: int, channels: int | None = None
+) -> nn.Module:
+    """The 2D network that a cell starts from; where nothing is pretrained, one with new weights.
+
+    Args:
+        study: with the source.
+        output_dir: of the study.
+        pretraining: one of :data:`~monai_crossd.evaluate_transfer.methods.PRETRAININGS`.
+        seed: of the pretraining and of what is new.
+        channels: of the data set, to which the stem of weights from a file is adapted.
+    """
     torch.manual_seed(seed)
-    if pretraining is None:
-        return build_2d(None, study.network, study.channels, 1)
-    if pretraining in study.source.weights:
-        network = build_2d(pretraining, study.network, study.channels, 1)
-        load_checkpoint(study.source.weights[pretraining], network)
+    if pretraining is None or pretraining in study.source.weights:
+        network = build_2d(pretraining, study.network, channels or study.channels, 1)
+        if pretraining is not None:
+            load_checkpoint(study.source.weights[pretraining], network, exclude=["fc.*"])
         return network
     state = torch.load(weights_path(output_dir, pretraining, seed), weights_only=True, map_location="cpu")
     network = build_2d(pretraining, study.network, study.channels, len(state["fc.bias"]))

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 
 from ..data import load_datalist
+from ..networks import HybridNet
 from ..training.replacing import replacing
 from .folds import draw_per_class, make_folds
 from .learning import fine_tune
 from .load import load_items, locate
 from .methods import METHODS, initialise
 from .metrics import table1_metrics
-from .pretrain import pretrain, pretrained_network, weights_path
-from .study import Cell, Study, list_cells
+from .pretrain import load_source, pretrain, pretrained_network, weights_path
+from .study import Cell, DataSpec, Study, list_cells
 
 __all__ = ["cell_path", "read_rows", "run_cell", "run_study"]
 
@@ -50,11 +51,17 @@ def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[st
     train, test = make_folds(spec.folds, labels, items.sections, items.patients, cell.seed)[cell.fold]
     train = draw_per_class(train, labels, spec.train_per_class, cell.seed)
     classes = max(labels) + 1
-    net2d = pretrained_network(study, output_dir, METHODS[cell.method].pretraining, cell.seed)
-    network = initialise(net2d, cell.method, classes, spec.spatial_dims, study.keep_depth).to(device)
+    recipe = METHODS[cell.method]
+    net2d = pretrained_network(study, output_dir, recipe.pretraining, cell.seed, spec.channels)
+    network = initialise(net2d, cell.method, classes, study.keep_depth).to(device)
+    beside = None
+    if recipe.hybrid:
+        source = load_source(study.source, study.channels, str(output_dir / "demo"))
+        HybridNet(net2d.to(device), network)  # from here on they share their weights
+        beside = net2d, source.images.to(device), source.labels.to(device)
     images, numbers = items.images[train].to(device), items.labels[train].to(device)
     predicted = fine_tune(
-        network, cell.mode, images, numbers, items.images[test].to(device), study.finetuning, cell.seed
+        network, cell.mode, images, numbers, items.images[test].to(device), study.finetuning, cell.seed, beside
     )
     row = {
         "source": study.source.name, "dataset": spec.name, "modality": spec.modality, "method": cell.method,
@@ -67,12 +74,17 @@ def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[st
     return row
 
 
+def _given(spec: DataSpec) -> dict[str, Any]:
+    """What is not the default, so that an option more in a later version changes nothing."""
+    return {name: value for name, value in spec._asdict().items() if value != spec._field_defaults.get(name)}
+
+
 def _settings(study: Study) -> dict[str, Any]:
     """What a finished cell depends on; methods, modes, seeds and data sets may come later."""
-    source = study.source._asdict() | {"datasets": [spec._asdict() for spec in study.source.datasets]}
+    source = study.source._asdict() | {"datasets": [_given(spec) for spec in study.source.datasets]}
     names = ("network", "channels", "keep_depth", "pretraining", "finetuning")
     settings = {"source": source, **{name: getattr(study, name) for name in names}}
-    settings["datasets"] = {spec.name: spec._asdict() for spec in study.datasets}
+    settings["datasets"] = {spec.name: _given(spec) for spec in study.datasets}
     return json.loads(json.dumps(settings))
 
 

@@ -26,6 +26,7 @@ class DataSpec(NamedTuple):
         dataset: what :func:`monai_crossd.data.load_datalist` takes; "phantom": those of `phantom`.
         modality: "ct", "mr" or "us", or the paper's word where `paper` is set.
         spatial_size: pixels or voxels that every item is resized to.
+        channels: of its images; None: those of the study.
         folds: "official", "swap" or a number, see :func:`~monai_crossd.evaluate_transfer.folds.make_folds`.
         train_per_class: training items of each class that are drawn, by seed; None: all.
         sections: of a source, what is trained on.
@@ -39,6 +40,7 @@ class DataSpec(NamedTuple):
     dataset: str
     modality: str
     spatial_size: Sequence[int]
+    channels: int | None = None
     folds: str | int = "official"
     train_per_class: int | None = None
     sections: Sequence[str] = ("training",)
@@ -78,7 +80,7 @@ class Study(NamedTuple):
         modes: "linear_probe", "weak_probe", "full".
         seeds: each seed has its own pretraining, draws, order and folds.
         network: arguments of :func:`monai_crossd.networks.build_resnet`.
-        channels: of every image.
+        channels: of the images of the source.
         keep_depth: of :func:`monai_crossd.to_3d`.
         pretraining: schedule in 2D.
         finetuning: schedule of "weak_probe" and "full".
@@ -164,16 +166,29 @@ def read_study(config: Mapping[str, Any]) -> Study:
             look_up_option(spec.modality, ("ct", "mr", "us"))
         else:
             look_up_option(spec.paper, list(PAPER_DATASETS))
+        dims = {3 if METHODS[name].to_3d else 2 for name in study.methods} if spec in study.datasets else {2}
+        if dims != {spec.spatial_dims}:
+            raise ValueError(
+                f"{spec.name} is {spec.spatial_dims}D (spatial_size {spec.spatial_size}), and the methods "
+                f"{list(study.methods)} are not all for that: make one study of images and one of volumes."
+            )
+        if spec.channels not in (None, study.channels) and study.source.datasets:
+            raise ValueError(
+                f"{spec.name} has {spec.channels} channels and the source {study.channels}: only weights from files "
+                "are adapted to other channels. Leave `channels` of the data set out, and its images are."
+            )
     for name in study.source.weights:
         look_up_option(name, list(PRETRAININGS))
     needed = {METHODS[method].pretraining for method in study.methods} - {None}
+    if any(METHODS[method].hybrid for method in study.methods) and not study.source.datasets:
+        raise ValueError("a hybrid method learns on with the images of the source, and source has no datasets.")
     if not study.source.datasets and (lacking := sorted(needed - set(study.source.weights))):  # type: ignore[type-var]
         raise ValueError(f"source has no datasets to train on, and no weights of {lacking}.")
     return study
 
 
 def list_cells(study: Study) -> list[Cell]:
-    """All cells, those of a data set together."""
+    """All cells, those of a data set together; a hybrid method has cells where everything learns, in mode "full"."""
     return [
         Cell(spec.name, method, mode, seed, fold)
         for spec in study.datasets
@@ -181,4 +196,5 @@ def list_cells(study: Study) -> list[Cell]:
         for seed in study.seeds
         for fold in range(count_folds(spec.folds))
         for method in study.methods
+        if mode == "full" or not METHODS[method].hybrid
     ]
