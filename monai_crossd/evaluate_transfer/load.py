@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 from monai.data import CacheDataset
-from monai.transforms import Compose, EnsureTyped, Resized
+from monai.transforms import Compose, EnsureTyped
 from torch import Tensor
 
 from ..data import load_datalist, prepare_phantoms
@@ -35,8 +35,7 @@ class Items(NamedTuple):
 
 def _transforms(spec: DataSpec, channels: int) -> Compose:
     if spec.paper is not None:
-        # read as the paper's data set is, and then made as large as the study asks for
-        steps = [*paper_transforms(spec.paper), Resized("image", spec.spatial_size, mode="area")]
+        steps = paper_transforms(spec.paper)
     else:
         steps = [
             *load_transforms(spec.spatial_dims, channels=channels, spatial_size=spec.spatial_size),

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
 import ignite.distributed as idist
 import numpy as np
 from ignite.engine import Engine, Events
@@ -28,6 +31,17 @@ def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
     (3964924996, 3141116543, 1189033389)
     """
     return int(np.random.SeedSequence((seed, epoch, rank)).generate_state(1)[0])
+
+
+def seed_loader(loader: Any, seed: int) -> None:
+    """Seeds what a loader draws by: generators of its own and of its sampler, its data set, random transforms."""
+    for owner in (loader, getattr(loader, "sampler", None)):
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            generator.manual_seed(seed)
+    dataset = getattr(loader, "dataset", None)
+    set_rnd(dataset, seed)
+    set_rnd(getattr(dataset, "transform", None), seed)  # set_rnd stops at data sets that draw themselves
 
 
 class EpochSeed:
@@ -76,12 +90,7 @@ class EpochSeed:
     def _start(self, trainer: Engine) -> None:
         seed = epoch_seed(self.seed, trainer.state.epoch, idist.get_rank())
         set_determinism(seed)
-        loader = trainer.data_loader
-        for owner in (loader, getattr(loader, "sampler", None)):
-            generator = getattr(owner, "generator", None)
-            if generator is not None:
-                generator.manual_seed(seed)
-        dataset = getattr(loader, "dataset", None)
-        set_rnd(dataset, seed)
-        set_rnd(getattr(dataset, "transform", None), seed)  # set_rnd stops at data sets that draw themselves
-        trainer.set_data(loader)  # a new iterator: samplers and workers draw their seeds when it is made
+        if isinstance(last := trainer._dataloader_iter, Generator):
+            last.close()  # where it was not read to its end, its thread would go on drawing
+        seed_loader(trainer.data_loader, seed)
+        trainer.set_data(trainer.data_loader)  # a new iterator: samplers and workers draw their seeds when it is made

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from monai.utils import look_up_option
 from torch import nn
 
+from ..networks.hybrid import NORMS
+
 logger = logging.getLogger(__name__)
 
 __all__ = ["FINETUNE_MODES", "Trainable", "set_trainable"]
 
 FINETUNE_MODES = ("full", "weak_probe", "linear_probe")
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # the first: batch and instance norm
 
 
 class Trainable(NamedTuple):

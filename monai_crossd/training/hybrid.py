@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from monai.data.utils import set_rnd
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys, look_up_option
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 
-from .epoch_seed import epoch_seed
+from .epoch_seed import epoch_seed, seed_loader
 
 __all__ = ["SCHEDULES", "HybridTrainer"]
 
@@ -127,15 +126,9 @@ class HybridTrainer(SupervisedTrainer):
         """Batches of images of one epoch, over and over."""
         loader: Any = self.data_loader_2d
         sampler: Any = getattr(loader, "sampler", None)
-        dataset = getattr(loader, "dataset", None)
         for number in itertools.count():
             seed = int(torch.randint(2**31, ()))
-            for owner in (loader, sampler):
-                generator = getattr(owner, "generator", None)
-                if generator is not None:
-                    generator.manual_seed(seed)
-            set_rnd(dataset, seed)
-            set_rnd(getattr(dataset, "transform", None), seed)  # set_rnd stops at data sets that draw themselves
+            seed_loader(loader, seed)
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch_seed(self.state.epoch, number))  # the same in all processes
             batch = None
