@@ -65,7 +65,8 @@ def test_two_processes_train_and_evaluate_as_one(job, tmp_path):
     printed = run(bundle, ["train", "multi_gpu_train"], out, [*arguments, "--max_epochs", "2"], 2)
     assert printed.count("epoch 1/2") == printed.count("epoch 2/2") == 1  # one process speaks
     assert len(table(out / "history.csv")) == 2
-    assert len(list(out.glob("events.*"))) == 2  # one for the trainer, one for the evaluator
+    writers = 3 if bundle == "crossd_2d_pretraining" else 2  # trainer and evaluator; in 2D the shifts
+    assert len(list(out.glob("events.*"))) == writers  # of one process
     assert not [key for key in torch.load(out / "model.pt", weights_only=True) if key.startswith("module.")]
     weights = ["--weights", str(out / "model.pt")]
     run(bundle, ["train", "evaluate"], tmp_path / "by_one", [*arguments, *weights])
