@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..training.classification import _from_confusion, confusion_counts
+from ..training.classification import confusion_counts, scores_from_counts
 
 __all__ = ["TABLE1_METRICS", "table1_metrics"]
 
@@ -57,5 +57,5 @@ def table1_metrics(predicted: np.ndarray, truth: np.ndarray, classes: int) -> di
                 f"{name} holds {numbers.dtype} from {numbers.min()} to {numbers.max()}; expected class numbers, "
                 f"integers 0 to {classes - 1}. Apply argmax to probabilities."
             )
-    scores = _from_confusion(confusion_counts(predicted, truth, classes))
+    scores = scores_from_counts(confusion_counts(predicted, truth, classes))
     return {column: float(scores[name]) for column, name in TABLE1_METRICS.items()}

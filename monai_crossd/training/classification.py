@@ -40,7 +40,7 @@ def _mean(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return _ratio(np.where(counted, np.nan_to_num(values), 0).sum(-1), counted.sum(-1))
 
 
-def _from_confusion(counts: np.ndarray) -> dict[str, np.ndarray]:
+def scores_from_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Overall scores (...,) and scores per class (..., C) of confusion matrices (..., C, C)."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     true, predicted = counts.sum(-1), counts.sum(-2)
@@ -89,7 +89,7 @@ def _scores(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -
     counts = np.zeros((len(weights), classes**2))
     counts[:, cells] = np.add.reduceat(weights[:, order], starts, axis=1)
     aucs = _aucs(probabilities, truth, weights)
-    scores = _from_confusion(counts.reshape(-1, classes, classes))
+    scores = scores_from_counts(counts.reshape(-1, classes, classes))
     overall = {name: value for name, value in scores.items() if value.ndim == 1}
     return {**overall, "macro_auc": _mean(aucs, ~np.isnan(aucs)), **scores, "auc": aucs}
 

@@ -11,7 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 
-from .report import _case_paths, gather
+from .report import case_paths, gather
 from .scores import write_csv
 
 __all__ = ["PredictionsHandler"]
@@ -54,7 +54,7 @@ class PredictionsHandler:
         self._rows = []
 
     def _add(self, evaluator: Engine) -> None:
-        for path, output in zip(_case_paths(evaluator.state.batch), evaluator.state.output, strict=True):
+        for path, output in zip(case_paths(evaluator.state.batch), evaluator.state.output, strict=True):
             probabilities = torch.as_tensor(output["pred"]).detach().cpu().double().flatten()
             if len(probabilities) != len(self.labels) or abs(probabilities.sum().item() - 1) > 1e-2:
                 raise ValueError(

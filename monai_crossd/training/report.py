@@ -52,7 +52,7 @@ def _mean_over_classes(details: np.ndarray) -> np.ndarray:
     return np.where(held.any(1), total / np.maximum(held.sum(1), 1), np.nan)
 
 
-def _case_paths(batch: Any) -> Iterator[str]:
+def case_paths(batch: Any) -> Iterator[str]:
     """Path of each image of a batch, decollated or not; "" where the image has no path."""
     if isinstance(batch, Mapping):
         image = batch["image"]
@@ -123,7 +123,7 @@ class MetricsReport:
         self._paths = []
 
     def _add(self, evaluator: Engine) -> None:
-        self._paths.extend(_case_paths(evaluator.state.batch))
+        self._paths.extend(case_paths(evaluator.state.batch))
 
     def _finish(self, evaluator: Engine) -> None:
         cases = [path or f"case{i}" for i, path in enumerate(gather(self._paths))]
