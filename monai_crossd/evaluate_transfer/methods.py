@@ -60,7 +60,7 @@ METHODS = {
     "crossd-dynamic": Method("crossd", "crossd", {"placement": "centre"}),
     "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
     "crossd-gated": Method("crossd", "crossd", {"placement": "gated"}),
-    "crossd-hybrid": Method("crossd", "crossd", {"placement": "gated"}, hybrid=True),
+    "crossd-hybrid": Method("crossd", "crossd", {"placement": "centre"}, hybrid=True),
 }
 
 
