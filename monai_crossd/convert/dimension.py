@@ -144,7 +144,7 @@ def lift_module(
         module: it is changed.
         depth_axis: axis of the volume that runs through the slices.
         is_run: whether the network is run on a volume afterwards, which finds what cannot work.
-        keep_depth: pools that stride, and upsampling, leave the depth alone.
+        keep_depth: pools (but adaptive ones) and upsampling leave the depth alone.
 
     Returns:
         The 3D module, or None if there is nothing to change in it, so that its children are to be visited.
@@ -180,8 +180,7 @@ def lift_module(
         state.mode = "trilinear" if state.mode == "bilinear" else state.mode
         if keep_depth and state.scale_factor is None:
             raise ConversionError(path, f"is an Upsample to the size {state.size}, which keeps no depth")
-    stride = getattr(module, "stride", 1)
-    alone = keep_depth and (new is nn.Upsample or (stride if isinstance(stride, int) else stride[0]) > 1)
+    alone = keep_depth and "output_size" not in names  # an adaptive pool says itself what is left of an axis
     if kind is nn.AvgPool2d and state.divisor_override is not None and not alone:
         size = state.kernel_size
         state.divisor_override *= size if isinstance(size, int) else size[0]

@@ -93,7 +93,7 @@ def _check_runs(net: nn.Module, example: Tensor) -> None:
 
 def to_3d(
     net2d: nn.Module,
-    method: str = "crossd",
+    method: str = "centre",
     depth_axis: int = -1,
     *,
     keep_depth: bool = False,
@@ -120,7 +120,8 @@ def to_3d(
 
     Args:
         net2d: 2D network, plain or Cross-D; it is not changed.
-        method: "crossd", "acs", "soft_acs", "mean_acs", "i3d", "centre", "planar", "plane_cycle" or "bank".
+        method: "centre", "i3d", "crossd", "acs", "soft_acs", "mean_acs", "planar", "plane_cycle" or "bank"; the default
+            is what did best in docs/transfer.md, for plain and for Cross-D networks.
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
         keep_depth: no layer strides or pools along the depth, for volumes of few or thick slices.
         example: (B, C, H, W, D), a small volume that the result is run on, on the network's device.

@@ -66,8 +66,8 @@ class HybridNet(nn.Module):
 
     Args:
         net2d: 2D network; it becomes a part of this one, and its shared weights take the values of `net3d`.
-        net3d: its 3D form, `to_3d(net2d)`, or a MONAI network built with spatial_dims=3, filled by `transfer_weights`.
-            It stays a network of its own: save `net.net3d.state_dict()` to use it alone.
+        net3d: its 3D form, `to_3d(net2d, "crossd")`, or a MONAI network built with spatial_dims=3, filled by
+            `transfer_weights`. It stays a network of its own: save `net.net3d.state_dict()` to use it alone.
         separate: patterns (as of a shell) of keys that each network has its own of; by default the last linear layer,
             [] for a common head.
 
@@ -88,7 +88,7 @@ class HybridNet(nn.Module):
         >>> from monai_crossd.convert import to_3d
         >>> from monai_crossd.networks import build_resnet
         >>> net2d = build_resnet("resnet10", widen_factor=0.125, num_classes=3)
-        >>> net = HybridNet(net2d, to_3d(net2d))
+        >>> net = HybridNet(net2d, to_3d(net2d, "crossd"))
         >>> [out.shape for out in net([torch.randn(2, 1, 16, 16), torch.randn(2, 1, 16, 16, 8)])]
         [torch.Size([2, 3]), torch.Size([2, 3])]
         >>> net.net2d.conv1.weight is net.net3d.conv1.weight

@@ -175,7 +175,7 @@ def test_crossd_carries_its_state():
     made = to_3d(net, "crossd", mode="static", placement="spread")
     assert made.a.running_shift.equal(net.a.running_shift)
     assert (made.a.mode, made.a.placement) == ("static", "spread")
-    torch.testing.assert_close(to_3d(net).state_dict(), net.state_dict(), atol=0, rtol=0)
+    torch.testing.assert_close(to_3d(net, "crossd").state_dict(), net.state_dict(), atol=0, rtol=0)
     with pytest.raises(ValueError, match="method 'i3d' has no options, got mode"):
         to_3d(net, "i3d", mode="static")
     with pytest.raises(ValueError, match="i3d"):
@@ -220,7 +220,8 @@ def test_tied_modules_and_parameters_stay_tied():
 
 
 def test_roots():
-    assert type(to_3d(CrossDConv2d(2, 4, 3))) is CrossDConv3d
+    assert type(to_3d(CrossDConv2d(2, 4, 3), "crossd")) is CrossDConv3d
+    assert type(to_3d(CrossDConv2d(2, 4, 3))) is nn.Conv3d
     assert type(to_3d(nn.BatchNorm2d(3))) is nn.BatchNorm3d
     assert to_3d(nn.Dropout2d(0.3)).p == 0.3
 
@@ -320,3 +321,38 @@ def test_methods_name_the_layer_they_cannot_carry():
         to_3d(net, "crossd")
     with pytest.raises(ValueError, match="1: a 2×3 kernel cannot stand across axis 0"):
         to_3d(nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 2, (2, 3))), "plane_cycle")
+
+
+@pytest.mark.parametrize("depth_axis", [-1, 0, 1])
+@pytest.mark.parametrize("method", ["centre", "planar", "crossd"])
+def test_kept_depth_gives_every_slice_its_2d_output(method, depth_axis):
+    """Whatever strides, pools and upsamples within the slices; of a Cross-D network where all slices are one image."""
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1),
+        nn.AvgPool2d(2, stride=(2, 1), divisor_override=3), nn.Conv2d(4, 3, 1, stride=(1, 2)), nn.LPPool2d(2, 2, 1),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.ELU(),
+    ).double()  # fmt: skip
+    image = torch.rand(2, 2, 24, 20, dtype=torch.float64)
+    net(image)  # statistics that are not the first ones
+    net.eval()
+    axis = depth_axis % 3 + 2
+    if method == "crossd":
+        net = to_crossd(net, init="preserve").eval()
+        volume = torch.stack([image] * 5, dim=axis)
+    else:
+        volume = torch.rand(2, 2, 24, 20, 5, dtype=torch.float64).movedim(-1, axis)
+    expected = torch.stack([net(slice_) for slice_ in volume.unbind(axis)], dim=axis)
+    torch.testing.assert_close(to_3d(net, method, depth_axis, keep_depth=True)(volume), expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (nn.ConvTranspose2d(1, 1, 2, stride=2), "0 is a transposed convolution that strides, which keeps no depth"),
+        (nn.Upsample(size=(8, 8)), r"0 is an Upsample to the size \(8, 8\), which keeps no depth"),
+    ],
+)
+def test_what_cannot_keep_the_depth_is_named(layer, says):
+    to_3d(nn.Sequential(layer))
+    with pytest.raises(ConversionError, match=says):
+        to_3d(nn.Sequential(layer), keep_depth=True)

@@ -129,14 +129,14 @@ def test_beside_it_a_second_network_teaches_what_both_have():
     net2d = build_resnet(**small)
     from monai_crossd import to_3d
 
-    net3d = to_3d(net2d)
+    net3d = to_3d(net2d, "crossd")
     HybridNet(net2d, net3d)
     start = copy.deepcopy(net3d.state_dict()), copy.deepcopy(net2d.state_dict())
     pictures, classes = images[..., 0].repeat(4, 1, 1, 1), labels.repeat(4)
     fit(net3d, images, labels, Schedule(1, 1e-3, 4), 0, beside=(net2d, pictures, classes))
     assert net2d.conv1.weight is net3d.conv1.weight
     assert not torch.equal(net2d.fc.weight, start[1]["fc.weight"])  # its own head learned, from images alone
-    alone = to_3d(net2d)
+    alone = to_3d(net2d, "crossd")
     alone.load_state_dict(start[0])
     fit(alone, images, labels, Schedule(1, 1e-3, 4), 0)
     assert not torch.equal(alone.conv1.weight, net3d.conv1.weight)

@@ -94,6 +94,6 @@ def test_weights_of_images_leave_it_closed():
     report = transfer_weights(net2d, net3d)
     assert report.initial == {"0.gate": "closed: an image has no slices beside it"}
     assert not net3d[0].gate.any()
-    same = to_3d(net2d, placement="gated")
+    same = to_3d(net2d, "crossd", placement="gated")
     x = torch.randn(1, 1, 6, 6, 5)
     torch.testing.assert_close(same.eval()(x), net3d.eval()(x))

@@ -24,7 +24,7 @@ def small(spatial_dims: int = 2, conv: str = "crossd", classes: int = 3, **optio
 
 def hybrid(**options) -> HybridNet:
     net2d = small()
-    return HybridNet(net2d, to_3d(net2d), **options)
+    return HybridNet(net2d, to_3d(net2d, "crossd"), **options)
 
 
 def shared(net: HybridNet) -> set[str]:
@@ -98,7 +98,7 @@ def test_transformer_shares_what_is_not_bound_to_its_dimension():
 
 def test_static_layers_follow_the_shift_learned_in_2d():
     net2d = small()
-    net = HybridNet(net2d, to_3d(net2d, mode="static"))
+    net = HybridNet(net2d, to_3d(net2d, "crossd", mode="static"))
     net.train()(torch.randn(IMAGES))
     shift = net.net2d.layer1[0].conv1.running_shift
     assert not torch.equal(shift, torch.ones(3))
@@ -108,7 +108,7 @@ def test_static_layers_follow_the_shift_learned_in_2d():
 
 def test_layers_that_are_the_whole_network():
     net2d = nn.Sequential(small().layer1[0].conv1)
-    net = HybridNet(net2d[0], to_3d(net2d, mode="static")[0])
+    net = HybridNet(net2d[0], to_3d(net2d, "crossd", mode="static")[0])
     assert {"weight", "running_shift"} <= set(net.tied)
 
 
@@ -187,7 +187,7 @@ def test_norms_see_their_own_dimension_only():
 
 def test_3d_form_is_a_plain_network():
     net = hybrid().eval()
-    alone = to_3d(small())
+    alone = to_3d(small(), "crossd")
     alone.load_state_dict(net.net3d.state_dict())
     v = torch.randn(VOLUMES)
     assert torch.equal(alone.eval()(v), net(v))
@@ -197,7 +197,7 @@ def test_trained_weights_are_those_of_the_2d_start():
     """The order of building does not lose what was learned in 2D."""
     net2d = small()
     expected = {key: value.clone() for key, value in net2d.state_dict().items()}
-    torch.testing.assert_close(HybridNet(net2d, to_3d(net2d)).net2d.state_dict(), expected, rtol=0, atol=0)
+    torch.testing.assert_close(HybridNet(net2d, to_3d(net2d, "crossd")).net2d.state_dict(), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

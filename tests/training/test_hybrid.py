@@ -51,7 +51,7 @@ def pair(dropout: float = 0.0) -> tuple[nn.Module, nn.Module]:
         CrossDConv2d(4, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(dropout), nn.AdaptiveAvgPool2d(1),
         nn.Flatten(), nn.Linear(6, 3),
     )  # fmt: skip
-    return net2d, to_3d(net2d)
+    return net2d, to_3d(net2d, "crossd")
 
 
 def items(size: tuple[int, ...], number: int, dtype=torch.float32) -> list[dict]:
