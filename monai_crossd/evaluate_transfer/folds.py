@@ -57,8 +57,9 @@ def make_folds(
         ValueError: where a class has too few items or patients for k folds, or a test side is empty.
 
     Example:
-        >>> [(train.tolist(), test.tolist()) for train, test in make_folds(2, [0, 0, 1, 1], ["training"] * 4, [])]
-        [([0, 2], [1, 3]), ([1, 3], [0, 2])]
+        >>> sections = ["training", "training", "validation", "test"]
+        >>> [(train.tolist(), test.tolist()) for train, test in make_folds("swap", [0, 1, 0, 1], sections, [])]
+        [([0, 1], [2, 3]), ([2, 3], [0, 1])]
     """
     count = count_folds(folds)
     if isinstance(folds, str):
@@ -90,8 +91,8 @@ def draw_per_class(indices: np.ndarray, labels: Sequence[int], count: int | None
         seed: of the draw.
 
     Example:
-        >>> draw_per_class(np.arange(6), [0, 0, 0, 1, 1, 1], 1, seed=0).tolist()
-        [2, 3]
+        >>> [[0, 0, 0, 1, 1, 2][i] for i in draw_per_class(np.arange(6), [0, 0, 0, 1, 1, 2], 2, seed=0)]
+        [0, 0, 1, 1, 2]
     """
     if count is None:
         return indices

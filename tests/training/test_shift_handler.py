@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,17 +164,27 @@ def test_writer_and_folder(tmp_path):
         ShiftHandler(tmp_path, writer, tmp_path)
 
 
-def _process(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    histogram = ShiftHistogram(0.5)
-    histogram.add(torch.full((rank + 1, 3), 1.0 + 0.3 * rank))
-    histogram.merge()
-    rows = histogram.summary(1, "a")
-    Path(folder, str(rank)).write_text(f"{rows[0].samples} {rows[0].mean:.4f} {rows[0].q05:.2f} {rows[0].q95:.2f}")
-    torch.distributed.destroy_process_group()
+RANK = """
+import sys
+from pathlib import Path
+import torch
+from monai_crossd.training.shift_histogram import ShiftHistogram
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+histogram = ShiftHistogram(0.5)
+histogram.add(torch.full((rank + 1, 3), 1.0 + 0.3 * rank))
+histogram.merge()
+row = histogram.summary(1, "a")[0]
+Path(folder, str(rank)).write_text(f"{row.samples} {row.mean:.4f} {row.q05:.2f} {row.q95:.2f}")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
 def test_two_processes_count_together(tmp_path):
-    torch.multiprocessing.spawn(_process, (os.fspath(tmp_path),), nprocs=2)
+    command = [sys.executable, "-c", RANK, str(tmp_path)]
+    ranks = [subprocess.Popen([*command, rank], stderr=subprocess.PIPE, text=True) for rank in ("0", "1")]
+    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "3 1.2000 1.00 1.30"
