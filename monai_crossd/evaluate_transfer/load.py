@@ -3,25 +3,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from monai.data import CacheDataset
 from monai.transforms import Compose, EnsureTyped
 from torch import Tensor
 
-from ..data import load_datalist, prepare_phantoms
-from ..data.datalist import SECTIONS
+from ..data import EMBEDDED, load_datalist, prepare_embedded, prepare_phantoms
+from ..data.sources import SECTIONS, read_source
 from ..data.split import find_patients
 from ..transforms import intensity_transforms, load_transforms
 from .paper import paper_transforms
 from .study import DataSpec
 
-__all__ = ["Items", "load_items", "load_sections", "locate"]
+__all__ = ["Items", "keep_last", "load_items", "locate"]
 
 THREADS = 4
-_kept: dict[str, Items] = {}
+T = TypeVar("T")
+_kept: dict[str, tuple[str, Any]] = {}
 
 
 class Items(NamedTuple):
@@ -45,7 +47,9 @@ def _transforms(spec: DataSpec, channels: int) -> Compose:
 
 
 def locate(spec: DataSpec, demo_dir: str) -> str:
-    """The path or word of a data set; phantoms are made first, if they are not there."""
+    """The path of a data set; what is embedded and phantoms are written first, if they are not there."""
+    if spec.dataset in EMBEDDED:
+        return str(prepare_embedded(spec.dataset, "classification", demo_dir))
     if spec.dataset != "phantom":
         return spec.dataset
     folder = Path(demo_dir, spec.name.replace(" ", "_"))
@@ -53,22 +57,13 @@ def locate(spec: DataSpec, demo_dir: str) -> str:
     return str(prepare_phantoms(spec.modality, folder, "classification", file_format=file_format, **spec.phantom))
 
 
-def load_sections(spec: DataSpec, sections: tuple[str, ...], channels: int, demo_dir: str) -> Items:
-    """Reads the items of some sections, those that the data set has.
-
-    Raises:
-        ValueError: if it has none of them.
-    """
+def _read(spec: DataSpec, channels: int, demo_dir: str) -> Items:
     dataset = locate(spec, demo_dir)
+    has_test = bool(read_source(dataset, "classification", demo_dir).sections.get("test"))
     items: list[dict] = []
     names: list[str] = []
-    for section in sections:
-        try:
-            found = load_datalist(dataset, section, "classification", demo_dir, patient_pattern=spec.patient_pattern)
-        except ValueError:
-            if section != "test":  # which most have not
-                raise
-            continue
+    for section in SECTIONS if has_test else SECTIONS[:2]:
+        found = load_datalist(dataset, section, "classification", demo_dir, patient_pattern=spec.patient_pattern)
         items += found
         names += [section] * len(found)
     channels = spec.channels or channels
@@ -80,10 +75,14 @@ def load_sections(spec: DataSpec, sections: tuple[str, ...], channels: int, demo
     return Items(images, labels, names, find_patients(items, spec.patient_pattern))
 
 
+def keep_last(what: str, key: Any, make: Callable[[], T]) -> T:
+    """What was made last under a name, if its key is still the same; cells that follow each other ask for the same."""
+    if what not in _kept or _kept[what][0] != repr(key):
+        _kept.pop(what, None)
+        _kept[what] = repr(key), make()
+    return _kept[what][1]
+
+
 def load_items(spec: DataSpec, channels: int, demo_dir: str) -> Items:
-    """All items of a data set; the last one that was asked for is kept, for cells follow each other by data set."""
-    key = repr((spec, channels, demo_dir))
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = load_sections(spec, SECTIONS, channels, demo_dir)
-    return _kept[key]
+    """All items of a data set, section by section."""
+    return keep_last("items", (spec, channels, demo_dir), lambda: _read(spec, channels, demo_dir))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,6 @@ from .metrics import TABLE1_METRICS
 from .paper_datasets import PAPER_DATASETS
 
 __all__ = ["PRESETS", "LocatedDataset", "paper_dataset", "paper_transforms", "read_published"]
-
-_SOURCES = ["ImageNet", "RadImageNet"]
 
 
 def _group(title: str, dims: int, methods: list[str], *datasets: str) -> dict[str, Any]:
@@ -37,53 +36,36 @@ def _names(table: int) -> list[str]:
 
 _2D, _3D = ["conv2d", "crossd"], ["conv2d-acs", "crossd-bank"]
 
-# Lists, numbers and words only, so that a runner or a YAML file can take them over. "folds" and "seeds" are None: the
-# paper states neither, nor its test of significance.
+
+def _preset(mode: str, metrics: Iterable[str], *groups: dict[str, Any]) -> dict[str, Any]:
+    """Folds and seeds are None: the paper states neither, nor its test of significance."""
+    return {
+        "network": "resnet18",
+        "sources": ["ImageNet", "RadImageNet"],
+        "modes": [mode],
+        "metrics": list(metrics),
+        "folds": None,
+        "seeds": None,
+        "groups": list(groups),
+    }
+
+
+# Lists, numbers and words only, so that a runner or a YAML file can take them over.
 PRESETS: dict[str, dict[str, Any]] = {
-    "table1": {
-        "network": "resnet18",
-        "sources": _SOURCES,
-        "modes": ["pretraining"],
-        "metrics": list(TABLE1_METRICS),
-        "folds": None,
-        "seeds": None,
-        "groups": [_group("Pretraining", 2, _2D, *_SOURCES)],
-    },
-    "table2": {
-        "network": "resnet18",
-        "sources": _SOURCES,
-        "modes": ["weak_probe"],
-        "metrics": ["accuracy"],  # the caption says "performance metrics", the text "mean accuracies"
-        "folds": None,
-        "seeds": None,
-        "groups": [
-            _group("Image Datasets", 2, _2D, "organc", "organs", "brain_tumor", "brain", "breast", "breast_cancer"),
-            _group(
-                *("Volumetric Datasets", 3, _3D),
-                *("mosmed", "lung_adenocarcinoma", "fracture", "brats21", "ixi", "busv"),
-            ),
-            _group("Other Image Datasets", 2, _2D, "blood", "pneumonia", "derma"),
-            _group("Other Vol. Datasets", 3, _3D, "vessel", "synapse"),
-        ],
-    },
-    "table4": {
-        "network": "resnet18",
-        "sources": _SOURCES,
-        "modes": ["weak_probe"],
-        "metrics": list(TABLE1_METRICS),
-        "folds": None,
-        "seeds": None,
-        "groups": [_group("2D Datasets", 2, _2D, *_names(4))],
-    },
-    "table5": {
-        "network": "resnet18",
-        "sources": _SOURCES,
-        "modes": ["weak_probe"],
-        "metrics": list(TABLE1_METRICS),
-        "folds": None,
-        "seeds": None,
-        "groups": [_group("3D Datasets", 3, _3D, *_names(5))],
-    },
+    "table1": _preset("pretraining", TABLE1_METRICS, _group("Pretraining", 2, _2D, "ImageNet", "RadImageNet")),
+    "table2": _preset(
+        "weak_probe",
+        ["accuracy"],  # the caption says "performance metrics", the text "mean accuracies"
+        _group("Image Datasets", 2, _2D, "organc", "organs", "brain_tumor", "brain", "breast", "breast_cancer"),
+        _group(
+            *("Volumetric Datasets", 3, _3D),
+            *("mosmed", "lung_adenocarcinoma", "fracture", "brats21", "ixi", "busv"),
+        ),
+        _group("Other Image Datasets", 2, _2D, "blood", "pneumonia", "derma"),
+        _group("Other Vol. Datasets", 3, _3D, "vessel", "synapse"),
+    ),
+    "table4": _preset("weak_probe", TABLE1_METRICS, _group("2D Datasets", 2, _2D, *_names(4))),
+    "table5": _preset("weak_probe", TABLE1_METRICS, _group("3D Datasets", 3, _3D, *_names(5))),
 }
 
 

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..convert import load_checkpoint
 from ..training.replacing import replacing
 from .learning import fit, predict
-from .load import Items, load_sections
+from .load import Items, keep_last, load_items
 from .methods import build_2d
 from .metrics import table1_metrics
 from .study import Source, Study
@@ -27,15 +28,28 @@ def weights_path(output_dir: Path, pretraining: str, seed: int) -> Path:
     return output_dir / "pretrained" / f"{pretraining}-seed{seed}.pt"
 
 
-def load_source(source: Source, channels: int, demo_dir: str, sections: tuple[str, ...] | None = None) -> Items:
-    """The images of all data sets, their own sections or others; classes come after those of the one before."""
-    images, labels, classes = [], [], 0
+def _side_by_side(parts: list[Items]) -> Items:
+    images, labels = (torch.cat(values) for values in zip(*((p.images, p.labels) for p in parts), strict=True))
+    return Items(images, labels, [section for p in parts for section in p.sections], [])
+
+
+def _read_source(source: Source, channels: int, demo_dir: str) -> tuple[Items, Items]:
+    trained: list[Items] = []
+    held_out: list[Items] = []
+    classes = 0
     for spec in source.datasets:
-        items = load_sections(spec, sections or tuple(spec.sections), channels, demo_dir)
-        images.append(items.images)
-        labels.append(items.labels + classes)
+        items = load_items(spec, channels, demo_dir)
+        sections = np.array(items.sections)
+        for part, chosen in ((trained, np.isin(sections, spec.sections)), (held_out, sections == "validation")):
+            index = torch.from_numpy(np.flatnonzero(chosen))
+            part.append(Items(items.images[index], items.labels[index] + classes, sections[chosen].tolist(), []))
         classes += int(items.labels.max()) + 1
-    return Items(torch.cat(images), torch.cat(labels), [], [])
+    return _side_by_side(trained), _side_by_side(held_out)
+
+
+def load_source(source: Source, channels: int, demo_dir: str) -> tuple[Items, Items]:
+    """The images that are trained on, and those of the validation sections; all classes side by side."""
+    return keep_last("source", (source, channels, demo_dir), lambda: _read_source(source, channels, demo_dir))
 
 
 def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device: str) -> dict[str, Any]:
@@ -49,7 +63,7 @@ def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device
         device: to train on.
     """
     start, demo_dir = time.perf_counter(), str(output_dir / "demo")
-    items = load_source(study.source, study.channels, demo_dir)
+    items, held_out = load_source(study.source, study.channels, demo_dir)
     torch.manual_seed(seed)
     classes = int(items.labels.max()) + 1
     network = build_2d(pretraining, study.network, study.channels, classes).to(device)
@@ -57,7 +71,6 @@ def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device
     seconds = time.perf_counter() - start
     row: dict[str, Any] = {"pretraining": pretraining, "seed": seed, "n_train": len(items.labels), "seconds": seconds}
     if all("validation" not in spec.sections for spec in study.source.datasets):
-        held_out = load_source(study.source, study.channels, demo_dir, ("validation",))
         predicted = predict(network, held_out.images.to(device)).argmax(1).numpy()
         row |= {"n_test": len(predicted), **table1_metrics(predicted, held_out.labels.numpy(), classes)}
     path = weights_path(output_dir, pretraining, seed)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from ..data import load_datalist
 from ..networks import HybridNet
 from ..training.replacing import replacing
 from .folds import draw_per_class, make_folds
@@ -56,7 +55,7 @@ def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[st
     network = initialise(net2d, cell.method, classes, study.keep_depth).to(device)
     beside = None
     if recipe.hybrid:
-        source = load_source(study.source, study.channels, str(output_dir / "demo"))
+        source, _ = load_source(study.source, study.channels, str(output_dir / "demo"))
         HybridNet(net2d.to(device), network)  # from here on they share their weights
         beside = net2d, source.images.to(device), source.labels.to(device)
     images, numbers = items.images[train].to(device), items.labels[train].to(device)
@@ -168,7 +167,7 @@ def run_study(study: Study, output_dir: Path, processes: int = 1, device: str = 
         raise ValueError(f"processes is {processes}; expected at least 1.")
     _keep_settings(study, output_dir)
     for spec in (*study.source.datasets, *study.datasets):  # once, before processes ask for it at the same time
-        load_datalist(locate(spec, str(output_dir / "demo")), "training", "classification", output_dir / "demo")
+        locate(spec, str(output_dir / "demo"))
     cells = [cell for cell in list_cells(study) if not cell_path(output_dir, cell).exists()]
     needed = {(METHODS[cell.method].pretraining, cell.seed) for cell in cells}
     pretrainings = [

@@ -322,7 +322,6 @@ class CrossDConv3d(_CrossDConv):
         )  # fmt: skip
         self.mode, self.depth_axis, self.placement = mode, depth_axis, placement
         self._axis = axis
-        self._placement = "spread" if placement == "spread" else "centre"
         # a bank of one or two slices has no slice on both sides of its centre
         self.gate: nn.Parameter | None = None
         if placement == "gated" and size[axis] > 2:
@@ -404,7 +403,7 @@ class CrossDConv3d(_CrossDConv):
         kernel = self._kernel_at(shift)
         if self.gate is not None:
             dense = gated_kernel(kernel, self.gate.detach(), self.weight.shape[2], self._axis, self.groups)
-        elif self._placement == "centre":
+        elif self.placement != "spread":
             return plane_conv3d(self, kernel, self._axis)
         else:
             dense = spread_kernel(kernel, self.weight.shape[2], self._axis)
@@ -427,7 +426,7 @@ class CrossDConv3d(_CrossDConv):
             self.groups,
             self.padding_mode,
             self._axis,
-            self._placement,
+            self.placement,
             self.gate,
         )
         return y if batched.dim() == x.dim() else y.squeeze(0)

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from monai_crossd.functional.shift import crossd_kernel2d, shift_kernel
@@ -11,15 +10,6 @@ from monai_crossd.layers import CrossDConv2d, CrossDConv3d
 from monai_crossd.visualize import draw_bank
 from monai_crossd.visualize.bank import rotation_from_map
 from monai_crossd.visualize.capture import find_layer, run_layer
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were written."""
-    written = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (written.append(self), save(self, *a, **k)))
-    return written
 
 
 def make_net(layer: nn.Module | None = None) -> nn.Sequential:

@@ -3,18 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from monai_crossd.visualize import save_confusion
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were written."""
-    written = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (written.append(self), save(self, *a, **k)))
-    return written
 
 
 def test_rows_are_true_classes(tmp_path, figures):

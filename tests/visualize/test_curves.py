@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pytest
-from matplotlib.figure import Figure
 
 from monai_crossd.visualize import save_curves
 
@@ -12,15 +11,6 @@ HISTORY = {
     "val_mean_dice/ribs": [(2, float("nan"))],
     "val_mean_dice/left lung": [(2, 0.3)],
 }
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were written."""
-    written = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (written.append(self), save(self, *a, **k)))
-    return written
 
 
 def test_one_run(tmp_path, figures):

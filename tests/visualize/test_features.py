@@ -3,20 +3,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from monai_crossd import to_3d
 from monai_crossd.visualize import draw_features
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were written."""
-    written = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (written.append(self), save(self, *a, **k)))
-    return written
 
 
 def make_net() -> nn.Sequential:

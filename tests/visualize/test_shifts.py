@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import pytest
-from matplotlib.figure import Figure
 
 from monai_crossd.visualize import draw_shifts, read_shifts
 
@@ -18,15 +17,6 @@ def table(layers, epochs):
         for at, axis in enumerate(("depth", "row", "column"))
     ]
     return HEADER + "".join(lines)
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures that were written."""
-    written = []
-    save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (written.append(self), save(self, *a, **k)))
-    return written
 
 
 @pytest.mark.parametrize("layers", [["conv1"], [""], [f"b{i}" for i in range(8)]])
