@@ -37,6 +37,7 @@ ALL_BACKBONES = (
 )
 FLATTEN = "is a linear layer over all positions, and a volume has more"
 PER_DIMENSION = "has an output per dimension of space"
+PER_PATCH = "has values per voxel of a patch, or per patch, and a volume has more"
 FLATTENS = {"final.1.weight": FLATTEN}
 FLATTENS_VAE = {"mu.*": FLATTEN, "logvar.*": FLATTEN, "decodeL.*": FLATTEN}
 FLATTER_BANK = "has flat 3D kernels (1×1×3) whose bank is flatter than that of its 2D kernels (1×3): use another method"
@@ -123,6 +124,10 @@ def _table() -> dict[str, Network]:
             )
             for i in (0, 1, 2)
         },
+        "EfficientNetBNFeatures": Network(
+            lambda d: nets.EfficientNetBNFeatures("efficientnet-b0", pretrained=False, spatial_dims=d, in_channels=1)
+        ),
+        "ResNetFeatures": Network(lambda d: nets.ResNetFeatures("resnet10", pretrained=False, spatial_dims=d)),
         "UNet": Network(lambda d: nets.UNet(d, 1, 2, num_res_units=1, **unet)),
         "BasicUNet": Network(lambda d: nets.BasicUNet(d, 1, 2, features=(4, 4, 4, 8, 8, 4))),
         "BasicUNetPlusPlus": Network(lambda d: nets.BasicUNetPlusPlus(d, 1, 2, features=(4, 4, 4, 8, 8, 4))),
@@ -176,6 +181,22 @@ def _table() -> dict[str, Network]:
         "ViTAutoEnc": Network(
             lambda d: nets.ViTAutoEnc(1, 32, 16, num_layers=2, spatial_dims=d, **vit), needs="einops"
         ),
+        "MaskedAutoEncoderViT": Network(
+            lambda d: nets.MaskedAutoEncoderViT(
+                1,
+                32,
+                16,
+                spatial_dims=d,
+                num_layers=1,
+                decoder_hidden_size=24,
+                decoder_mlp_dim=32,
+                decoder_num_layers=1,
+                decoder_num_heads=2,
+                **vit,
+            ),
+            exclude={"decoder_pos_embedding": PER_PATCH, "decoder_pred.*": PER_PATCH},
+            needs="einops",
+        ),
         "AutoEncoder": Network(lambda d: nets.AutoEncoder(d, 1, 2, num_res_units=1, **autoenc)),
         "VarAutoEncoder": Network(
             lambda d: nets.VarAutoEncoder(d, (1, *[16] * d), 1, 4, **autoenc), size=16, exclude=FLATTENS_VAE
@@ -185,6 +206,34 @@ def _table() -> dict[str, Network]:
         "Discriminator": Network(lambda d: nets.Discriminator((1, *[16] * d), **unet), size=16, exclude=FLATTENS),
         "Critic": Network(lambda d: nets.Critic((1, *[16] * d), **unet), size=16),
         "PatchDiscriminator": Network(lambda d: nets.PatchDiscriminator(d, 4, 1, num_layers_d=2)),
+        "MultiScalePatchDiscriminator": Network(
+            lambda d: nets.MultiScalePatchDiscriminator(2, 2, d, 4, 1, minimum_size_im=32)
+        ),
+        "SPADENet": Network(
+            lambda d: nets.SPADENet(d, 1, 1, 2, [16] * d, [8, 8], is_vae=False, spade_intermediate_channels=8),
+            size=16,
+            channels=2,
+        ),
+        "SPADEAutoencoderKL": Network(
+            lambda d: nets.SPADEAutoencoderKL(
+                d,
+                2,
+                **autoencoder,
+                spade_intermediate_channels=8,
+                with_encoder_nonlocal_attn=False,
+                with_decoder_nonlocal_attn=False,
+            ),
+            size=16,
+            extra=lambda d: (torch.rand(2, 2, *[16] * d),),
+        ),
+        "SPADEDiffusionModelUNet": Network(
+            lambda d: nets.SPADEDiffusionModelUNet(
+                d, out_channels=1, label_nc=2, spade_intermediate_channels=8, **diffusion
+            ),
+            size=8,
+            extra=lambda d: (torch.tensor([1, 5]), torch.rand(2, 2, *[8] * d)),
+            needs="einops",
+        ),
         "AutoencoderKL": Network(
             lambda d: nets.AutoencoderKL(
                 d, **autoencoder, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False
@@ -223,6 +272,13 @@ def _table() -> dict[str, Network]:
             channels=2,
             exclude={"*final_conv_out.conv.*": PER_DIMENSION},
         ),
+        "VoxelMorph": Network(
+            lambda d: nets.VoxelMorph(
+                nets.VoxelMorphUNet(d, 2, 4, channels=(4, 4, 8, 8), final_conv_channels=(4, 4)), spatial_dims=d
+            ),
+            extra=lambda d: (torch.randn(2, 1, *[32] * d),),
+            exclude={"*final_conv_out.conv.*": PER_DIMENSION},
+        ),
         "RegUNet": Network(lambda d: nets.RegUNet(d, 1, 4, 2, out_channels=2)),
         "GlobalNet": Network(
             lambda d: nets.GlobalNet([32] * d, d, 1, 4, 2), exclude={"output_block.fc.*": PER_DIMENSION}
@@ -232,7 +288,17 @@ def _table() -> dict[str, Network]:
 
 
 NETWORKS = _table()
-TWO_ONLY = "Quicknat (2D only), TopologySearch / DiNTS (built around a search), Generator (no image in)"
+# networks of MONAI that take spatial_dims and have no row, and why
+LEFT_OUT = {
+    "DiNTS": "built around a search",
+    "TopologyConstruction": "built around a search",
+    "TopologyInstance": "built around a search",
+    "TopologySearch": "built around a search",
+    "HyenaNDUNETR": "needs nvsubquadratic, for GPUs",
+    "NaViT": "takes lists of images of many sizes",
+    "Generator": "no image in",
+    "Quicknat": "2D only",
+}
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -301,7 +367,7 @@ def main(names: list[str]) -> None:
     print("filled, run and differentiated. A percentage is the share of the 3D network's values that came from 2D.\n")
     for column, meaning in COLUMNS.items():
         print(f"- **{column}**: {meaning}")
-    print(f"\nNot in the table: {TWO_ONLY}.\n")
+    print(f"\nNot in the table: {', '.join(f'{name} ({why})' for name, why in LEFT_OUT.items())}.\n")
     print(f"| network | {' | '.join(COLUMNS)} |\n|---|{'---|' * len(COLUMNS)}")
     notes: list[str] = []
     for name, network in NETWORKS.items():

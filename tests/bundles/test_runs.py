@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -55,7 +56,10 @@ def test_main_job(run_bundle, tmp_path):
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 1
-    assert 0 <= float(rows[0]["val_mean_dice"]) <= 1
+    from_2d, from_scratch = re.search(r"\nmean +(\S+) +(\S+)\n", result.stdout).groups()
+    assert float(rows[0]["val_mean_dice"]) == pytest.approx(float(from_2d), abs=6e-4)
+    with (tmp_path / "scratch" / "history.csv").open() as file:
+        assert float(next(csv.DictReader(file))["val_mean_dice"]) == pytest.approx(float(from_scratch), abs=6e-4)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from monai_crossd.convert import read_checkpoint
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
-SCHEMA = BUNDLES.parents[1] / "shared" / "data" / "meta_schema_20240725.json"
+SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")  # as MONAI publishes it
 EXPORT = ("--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json", "--config_file")
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,6 @@ def network(bundle: str) -> torch.nn.Module:
     return net.eval()
 
 
-@pytest.mark.skipif(not SCHEMA.is_file(), reason="MONAI's metadata schema is not at hand")
 @pytest.mark.parametrize("bundle", NAMES)
 def test_verify_metadata(bundle):
     output = verb("verify_metadata", bundle, "--meta_file", "configs/metadata.json", "--filepath", str(SCHEMA))
