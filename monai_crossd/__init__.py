@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carry knowledge from 2D images into 3D MONAI networks: Cross-D and ACS convolution, weight transfer, bundles.
 
-Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`.
+Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`. `data`,
+`training` and `visualize` are imported at their first use: they bring SimpleITK, and most programs need only layers.
 """
 
-from . import convert, data, functional, layers, networks, training, transforms, visualize
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from . import convert, functional, layers, networks, transforms
 from ._version import __version__
 from .convert import (
     ConversionError,
@@ -27,6 +34,9 @@ from .layers import (
     use_conv,
 )
 from .networks import register_backbones
+
+if TYPE_CHECKING:
+    from . import data, training, visualize
 
 register()
 register_backbones()
@@ -57,3 +67,15 @@ __all__ = [
     "use_conv",
     "visualize",
 ]
+
+_AT_FIRST_USE = ("data", "training", "visualize")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _AT_FIRST_USE:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_AT_FIRST_USE})

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
@@ -61,6 +60,8 @@ class N4BiasFieldCorrection(Transform):
     def _correct(self, channel: np.ndarray, spacing: list[float]) -> np.ndarray:
         if channel.min() == channel.max():
             return channel
+        import SimpleITK as sitk  # takes longer to import than the rest of the package, which mostly goes without N4
+
         image = sitk.GetImageFromArray(channel)
         image.SetSpacing(spacing[::-1])
         mask = sitk.OtsuThreshold(image, 0, 1, 200)
