@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import crossd_path
-from ..functional.crossd_paths import PATHS
+from ..functional._rule import PATHS
 from ..layers import CrossDConv2d, CrossDConv3d
 from . import harness
 from .published import FourierCrossDConv2d

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
-from ..functional.acs import fit_plane
+from ..functional.acs_planes import fit_plane
 from ..functional.inflate import centre_kernel, orient_bank, spatial_axis, spread_kernel, transposed_kernel
 from ..functional.shift import crossd_kernel2d
 from ..layers.acs import ACSConv3d

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pure functions on tensors: the shift of a bank, Cross-D and ACS convolution, inflation. They need torch only."""
 
+from ._rule import crossd_path
 from .acs import acs_conv3d, embed_planes, view_channels
 from .acs_transpose import acs_conv_transpose3d, embed_planes_transposed
 from .crossd import crossd_conv2d, crossd_conv3d
-from .crossd_paths import crossd_path
 from .inflate import centre_kernel, orient_bank, repeat_kernel, spread_kernel, transposed_kernel
 from .planar import planar_conv3d
 from .shift import crossd_kernel2d, rotation_shift, shift_from_map, shift_kernel

@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._geometry import check_bias, check_convolution, check_input, ntuple
-from .acs import embed_planes, read_kernel_size, view_channels, view_kernel
+from ._rule import is_eager, pick_acs_path
+from .acs import embed_planes, read_kernel_size
+from .acs_dense import dense_acs_transposed
+from .acs_planes import view_channels, view_kernel
 
 
 def check_output_padding(output_padding: list[int], stride: list[int], dilation: list[int]) -> None:
@@ -71,6 +74,10 @@ def acs_transpose_apply3d(
     """`acs_conv_transpose3d` with its arguments read; TorchScript."""
     if max(kernel_size) == 1:
         return torch.conv_transpose3d(x, weight.unsqueeze(-1), bias, stride, padding, output_padding, groups, dilation)
+    if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
+        if pick_acs_path(x) == "dense" and is_eager():
+            dense = dense_acs_transposed(weight, kernel_size, groups)
+            return torch.conv_transpose3d(x, dense, bias, stride, padding, output_padding, groups, dilation)
     out_per_group, in_per_group = weight.shape[1], weight.shape[0] // groups
     parts: list[Tensor] = []
     start = 0

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ._geometry import (
@@ -25,7 +24,8 @@ from ._geometry import (
     pad_input,
     resolve_padding,
 )
-from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, pick_path, shared_conv
+from ._rule import is_eager, pick_path
+from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, shared_conv
 from .depth_gate import gate_depth
 from .inflate import spatial_axis
 from .shift import check_bank, full_precision, mix_kernels, shift_mixing
@@ -87,20 +87,10 @@ def mixed_conv(
         if torch.onnx.is_in_onnx_export() or _is_exporting():
             y = _per_sample_patches(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
             return _add_bias(y, bias)
-        if _is_eager():
+        if is_eager():
             return _mixed_conv_eager(x, weight, mixing, size, bias, stride, pads, dilation, groups)
     y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
     return _add_bias(y, bias)
-
-
-def _is_eager() -> bool:
-    """Whether operations just run: nobody compiles, traces, or transforms them in a way a Function does not know."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-    )
 
 
 def _mixed_conv_eager(

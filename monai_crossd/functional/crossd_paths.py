@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Three ways to convolve every sample with its own mix of one kernel bank, and the rule that picks one by shape.
+r"""Three ways to convolve every sample with its own mix of one kernel bank; `_rule.py` picks one by shape.
 
 All compute y[b] = conv(x[b], W[b]) with W[b] = M[b]·U, U the bank and M[b] a small matrix per sample:
 
@@ -35,8 +35,6 @@ shape           grouped  per_sample shared
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,70 +42,6 @@ from torch import Tensor
 
 from ._geometry import convolve, crop_and_pad
 from .shift import mix_kernels
-
-PATHS = ("grouped", "per_sample", "shared")
-CACHED = 2**22  # elements of all kernels of a batch that are quick to make and to keep, whatever the shape
-FEW_POSITIONS = 64  # of an output map, up to which more operations are cheaper than kernels
-LARGE_KERNEL = 8  # times as large as the sample's output: then keeping it would rule the memory
-
-_forced: str | None = None
-
-
-def choose_path(batch: int, out_channels: int, in_per_group: int, taps: int, positions: int) -> str:
-    """The path for a batch of shapes: measured on a CPU, see the table above.
-
-    Args:
-        batch: B.
-        out_channels: O.
-        in_per_group: I.
-        taps: P, elements of one kernel per pair of channels.
-        positions: elements of one output map.
-
-    Example:
-        >>> [choose_path(8, c, c, 9, size * size) for c, size in ((64, 56), (128, 28), (256, 14), (512, 7))]
-        ['grouped', 'grouped', 'per_sample', 'shared']
-    """
-    if batch * out_channels * in_per_group * taps <= CACHED:
-        return "grouped"
-    if positions <= FEW_POSITIONS:
-        return "shared"
-    return "per_sample" if in_per_group * taps > LARGE_KERNEL * positions else "grouped"
-
-
-@contextmanager
-def crossd_path(path: str) -> Iterator[None]:
-    """Apply per-sample kernels by one path, whatever the shape: "grouped", "per_sample" or "shared".
-
-    It holds for eager execution on any device; scripted, compiled and exported graphs have a path of their own.
-
-    Raises:
-        ValueError: for another name.
-
-    Example:
-        >>> from monai_crossd.functional import crossd_conv2d
-        >>> x, bank, shift = torch.randn(2, 4, 9, 9), torch.randn(6, 4, 3, 3, 3), torch.rand(2, 3)
-        >>> with crossd_path("shared"):
-        ...     y = crossd_conv2d(x, bank, shift)
-        >>> torch.allclose(y, crossd_conv2d(x, bank, shift), atol=1e-5)
-        True
-    """
-    global _forced
-    if path not in PATHS:
-        raise ValueError(f"path must be one of {', '.join(PATHS)}, but is {path!r}.")
-    before, _forced = _forced, path
-    try:
-        yield
-    finally:
-        _forced = before
-
-
-def pick_path(x: Tensor, weight: Tensor, mixing: Tensor, positions: int) -> str:
-    """The path forced by `crossd_path`, else the one measured to be the fastest; elsewhere than on a CPU, "grouped"."""
-    if _forced is not None:
-        return _forced
-    if x.device.type != "cpu":
-        return "grouped"
-    return choose_path(x.shape[0], weight.shape[0], weight.shape[1], mixing.shape[1], positions)
 
 
 def grouped_conv(

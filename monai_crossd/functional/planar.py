@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
-from .acs import view_pads
+from .acs_planes import view_pads
 from .inflate import spatial_axis
 
 

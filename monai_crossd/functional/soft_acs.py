@@ -12,23 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
-from .acs import read_kernel_size, view_kernel
+from ._rule import is_eager, pick_acs_path
+from .acs import read_kernel_size
+from .acs_dense import dense_soft_acs, pad_plane
 
 
 def dense_views(weight: Tensor, view_weight: Tensor | None, kernel_size: list[int]) -> Tensor:
     """`embed_views` with its arguments read; TorchScript."""
     dense: Tensor | None = None
     for view in range(3):
-        plane = view_kernel(weight, view, kernel_size)
+        plane = pad_plane(weight, view, kernel_size)
         plane = plane / 3 if view_weight is None else plane * view_weight[:, view].view(-1, 1, 1, 1, 1)
-        pads = [0, 0, 0, 0, 0, 0]
-        pads[2 * (2 - view)] = kernel_size[view] // 2
-        pads[2 * (2 - view) + 1] = kernel_size[view] - 1 - kernel_size[view] // 2
-        plane = F.pad(plane, pads)
         dense = plane if dense is None else dense + plane
     assert dense is not None
     return dense
@@ -50,7 +48,13 @@ def soft_acs_apply3d(
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    return convolve(x, dense_views(weight, view_weight, kernel_size), bias, stride, pads, dilation, groups)
+    if torch.jit.is_scripting():
+        dense = dense_views(weight, view_weight, kernel_size)
+    elif pick_acs_path(x) == "dense" and is_eager():
+        dense = dense_soft_acs(x, weight, view_weight, kernel_size)
+    else:
+        dense = dense_views(weight, view_weight, kernel_size)
+    return convolve(x, dense, bias, stride, pads, dilation, groups)
 
 
 def _check_view_weight(weight: Tensor, view_weight: Tensor | None) -> None:
@@ -75,7 +79,6 @@ def embed_views(
         ValueError: if the shapes do not fit.
 
     Example:
-        >>> import torch
         >>> embed_views(torch.ones(1, 1, 3, 3))[0, 0, 1]
         tensor([[0.3333, 0.6667, 0.3333],
                 [0.6667, 1.0000, 0.6667],
@@ -120,7 +123,6 @@ def soft_acs_conv3d(
         ValueError: if a shape or an argument does not fit, with its value.
 
     Example:
-        >>> import torch
         >>> soft_acs_conv3d(torch.randn(1, 2, 8, 8, 8), torch.randn(6, 2, 3, 3), padding=1).shape
         torch.Size([1, 6, 8, 8, 8])
     """

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_input
-from ..functional.acs import acs_apply3d, embed_planes, fit_plane, plane_shape
+from ..functional.acs import acs_apply3d, embed_planes
+from ..functional.acs_planes import fit_plane, plane_shape
 from ._base import ConvBase, conv_arguments3d, copy_state, plain_conv
 
 

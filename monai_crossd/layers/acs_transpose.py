@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_input, ntuple
-from ..functional.acs import fit_plane, plane_shape
+from ..functional.acs_planes import fit_plane, plane_shape
 from ..functional.acs_transpose import acs_transpose_apply3d, check_output_padding, embed_planes_transposed
 from ._base import ConvBase, conv_arguments, conv_arguments3d, copy_state
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional._geometry import check_input
-from ..functional.acs import fit_plane, plane_shape
+from ..functional.acs_planes import fit_plane, plane_shape
 from ..functional.soft_acs import embed_views, soft_acs_apply3d
 from ._base import ConvBase, conv_arguments3d, copy_state, plain_conv
 

@@ -13,8 +13,9 @@ from oracles import crossd_conv2d_fft, crossd_conv3d_loop
 
 from monai_crossd.functional import crossd_conv2d, crossd_conv3d, crossd_kernel2d, crossd_path, rotation_shift
 from monai_crossd.functional._geometry import convolve, resolve_padding
+from monai_crossd.functional._rule import PATHS
 from monai_crossd.functional.crossd import _per_sample_patches
-from monai_crossd.functional.crossd_paths import PATHS, grouped_conv
+from monai_crossd.functional.crossd_paths import grouped_conv
 
 F64 = {"dtype": torch.float64}
 

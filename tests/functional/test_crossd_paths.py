@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 
 from monai_crossd.functional import crossd_conv2d, crossd_conv3d, crossd_path
 from monai_crossd.functional._geometry import output_positions
-from monai_crossd.functional.crossd_paths import PATHS, choose_path, pick_path
+from monai_crossd.functional._rule import PATHS, choose_path, pick_path
 
 every_path = pytest.mark.parametrize("path", PATHS)
 

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of several equal ways computes a convolution: all rules by device and shape, and what overrides them.
+
+=============== ============================================= ========================================================
+what            on a CPU                                      on a CUDA device
+=============== ============================================= ========================================================
+ACS             "flat": three flat convolutions, a third of   "dense": one convolution with embedded planes: cuDNN has
+                the operations                                no fast kernel for 11, 22 or 43 output channels
+soft, mean ACS  dense, made from three padded planes          dense, made by one product
+Cross-D, 2D     by shape: "grouped", "per_sample", "shared"   "implicit" where Triton and the shape allow, else
+                                                              "grouped"
+Cross-D, 3D     by shape, as in 2D                            "per_sample": batches of volumes are small
+=============== ============================================= ========================================================
+
+Other devices take "flat" and "grouped". These rules hold for eager execution (on CUDA for `torch.compile` as well).
+What is scripted, traced or exported keeps one plain form that every runtime knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+PATHS = ("grouped", "per_sample", "shared")  # of Cross-D
+ACS_PATHS = ("flat", "dense")
+CACHED = 2**22  # elements of all kernels of a batch that are quick to make and to keep, whatever the shape
+FEW_POSITIONS = 64  # of an output map, up to which more operations are cheaper than kernels
+LARGE_KERNEL = 8  # times as large as the sample's output: then keeping it would rule the memory
+
+_forced: dict[str, str] = {}
+
+
+@contextmanager
+def _force(kind: str, path: str, paths: tuple[str, ...]) -> Iterator[None]:
+    if path not in paths:
+        raise ValueError(f"path must be one of {', '.join(paths)}, but is {path!r}.")
+    before = _forced.get(kind)
+    _forced[kind] = path
+    try:
+        yield
+    finally:
+        del _forced[kind]
+        if before is not None:
+            _forced[kind] = before
+
+
+@contextmanager
+def crossd_path(path: str) -> Iterator[None]:
+    """Apply per-sample kernels by one path, whatever the shape: "grouped", "per_sample", "shared" or "implicit".
+
+    It holds for eager execution on any device; scripted, compiled and exported graphs have a path of their own.
+
+    Raises:
+        ValueError: for another name.
+
+    Example:
+        >>> from monai_crossd.functional import crossd_conv2d
+        >>> x, bank, shift = torch.randn(2, 4, 9, 9), torch.randn(6, 4, 3, 3, 3), torch.rand(2, 3)
+        >>> with crossd_path("shared"):
+        ...     y = crossd_conv2d(x, bank, shift)
+        >>> torch.allclose(y, crossd_conv2d(x, bank, shift), atol=1e-5)
+        True
+    """
+    with _force("crossd", path, PATHS):
+        yield
+
+
+@contextmanager
+def acs_path(path: str) -> Iterator[None]:
+    """Compute ACS convolutions as three flat ones ("flat") or as one dense one ("dense"), on any device.
+
+    Soft and mean ACS are dense in any case; "dense" makes their kernel by one product, as on CUDA.
+
+    Raises:
+        ValueError: for another name.
+    """
+    with _force("acs", path, ACS_PATHS):
+        yield
+
+
+def choose_path(batch: int, out_channels: int, in_per_group: int, taps: int, positions: int) -> str:
+    """The path of Cross-D for a batch of shapes: measured on a CPU, see the table in crossd_paths.py.
+
+    Args:
+        batch: B.
+        out_channels: O.
+        in_per_group: I.
+        taps: P, elements of one kernel per pair of channels.
+        positions: elements of one output map.
+
+    Example:
+        >>> [choose_path(8, c, c, 9, size * size) for c, size in ((64, 56), (128, 28), (256, 14), (512, 7))]
+        ['grouped', 'grouped', 'per_sample', 'shared']
+    """
+    if batch * out_channels * in_per_group * taps <= CACHED:
+        return "grouped"
+    if positions <= FEW_POSITIONS:
+        return "shared"
+    return "per_sample" if in_per_group * taps > LARGE_KERNEL * positions else "grouped"
+
+
+def pick_path(x: Tensor, weight: Tensor, mixing: Tensor, positions: int) -> str:
+    """The path forced by `crossd_path`, else the one that the rule picks."""
+    if "crossd" in _forced:
+        return _forced["crossd"]
+    if x.device.type != "cpu":
+        return "grouped"
+    return choose_path(x.shape[0], weight.shape[0], weight.shape[1], mixing.shape[1], positions)
+
+
+def pick_acs_path(x: Tensor) -> str:
+    """The path forced by `acs_path`, else dense on CUDA and flat elsewhere."""
+    return _forced.get("acs", "dense" if x.is_cuda else "flat")
+
+
+def is_eager() -> bool:
+    """Whether operations just run: nobody compiles, traces, fakes, or transforms them in a way a Function ignores."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    )
+
+
+def kept_constant(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Build a small tensor once for each set of arguments; for eager execution, where nothing folds constants.
+
+    It is never dropped: a CUDA graph may read its memory. Nor may it be built while one is captured; a graph is
+    captured after a run that warms up.
+    """
+    kept: dict[tuple, Tensor] = {}
+
+    @wraps(build)
+    def get(*args: object) -> Tensor:
+        if args not in kept:
+            with torch.inference_mode(False), torch.no_grad():
+                kept[args] = build(*args)
+        return kept[args]
+
+    return get
