@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from monai.transforms import LoadImage
 
-from .sitk_reader import SimpleITKReader
+from ..transforms.label_map import WHITE
+from .label_maps import count_labels, tell_of_binary
 
 __all__ = ["class_weights"]
 
@@ -26,19 +25,22 @@ def class_weights(items: Sequence[dict], num_classes: int, power: float = 0.5) -
         (num_classes,), float32; a class that no map holds gets the weight 0.
 
     Raises:
-        ValueError: When a label map holds a number that is no class.
+        ValueError: When a label map holds a number that is no class, or none holds anything but background.
     """
-    counts = np.zeros(num_classes)
-    read = LoadImage(reader=SimpleITKReader, image_only=True, dtype=np.int64)
+    counts = torch.zeros(num_classes, dtype=torch.float64)
+    binary = False
     for item in items:
-        found = np.bincount(np.asarray(read(item["label"])).ravel(), minlength=num_classes)
-        if len(found) > num_classes:
-            raise ValueError(
-                f"{item['label']} holds the label {len(found) - 1}, but there are {num_classes} classes (0 to "
-                f"{num_classes - 1}): correct the file or the labels of dataset.json."
-            )
-        counts += found
+        numbers, voxels = count_labels(item["label"], num_classes)
+        binary |= num_classes == 2 and int(numbers[-1]) == WHITE
+        counts[numbers.clamp(max=1) if num_classes == 2 else numbers] += voxels
+    if binary:
+        tell_of_binary(items[0]["label"])
+    if num_classes > 1 and items and not counts[1:].any():
+        raise ValueError(
+            f"None of {len(items)} label maps holds a label other than 0 ({items[0]['label']}, ...): there is "
+            "nothing to learn. Correct the files or the pairing."
+        )
     present = counts > 0
-    weights = np.zeros(num_classes)
-    weights[present] = (np.median(counts[present]) / counts[present]) ** power
-    return torch.tensor(weights, dtype=torch.float32)
+    weights = torch.zeros(num_classes)
+    weights[present] = ((counts[present].quantile(0.5) / counts[present]) ** power).float()
+    return weights

@@ -7,11 +7,10 @@ import logging
 from pathlib import Path
 
 from monai.config import PathLike
-from monai.transforms import LoadImage
 from monai.utils import look_up_option
 
 from .headers import find_faults
-from .sitk_reader import SimpleITKReader
+from .label_maps import count_labels, number_labels
 from .skip import ON_ERROR, ItemList, Skipped
 from .sources import SECTIONS, Source, read_source
 from .split import complete_sections
@@ -107,11 +106,19 @@ def load_datalist(
     return _readable(items, source, task, on_error)
 
 
-def _number_labels(items: list[dict]) -> dict[int, str]:
-    """Names 0 to the highest number in the label maps of ``items``."""
-    read = LoadImage(reader=SimpleITKReader, image_only=True)
-    highest = max(int(read(item["label"]).max()) for item in items)
-    return {0: "background", **{number: f"label {number}" for number in range(1, highest + 1)}}
+def _number_labels(items: list[dict], source: Source, on_error: str) -> dict[int, str]:
+    """Names the numbers in the label maps of ``items``."""
+    found: dict[int, str] = {}
+    for item in _readable(items, source, "segmentation", on_error):
+        try:
+            numbers, _ = count_labels(item["label"])
+        except ValueError as error:
+            if on_error == "raise":
+                raise
+            logger.warning("%s: left out: %s", source.path, error)
+        else:
+            found |= {int(number): str(item["label"]) for number in numbers}
+    return number_labels(found, source.path)
 
 
 def load_labels(
@@ -145,7 +152,7 @@ def load_labels(
     source = read_source(dataset, task, demo_dir, nested)
     if task == "segmentation" and not source.labels:
         items = [item for items in source.sections.values() for item in items]
-        return _number_labels(_readable(items, source, task, on_error))
+        return _number_labels(items, source, on_error)
     if list(source.labels) != list(range(len(source.labels))) or not source.labels:
         raise ValueError(
             f"{source.path} names the labels {source.labels}; expected all of 0, 1, 2, ... "

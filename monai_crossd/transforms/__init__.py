@@ -10,7 +10,9 @@ from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonun
 from .channels import EnsureChannels, EnsureChannelsd
 from .depth_gain import RandDepthGain, RandDepthGaind
 from .finite import ReplaceNonFinite, ReplaceNonFinited
+from .grid import CheckGridd
 from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity, us_intensity
+from .label_map import RoundLabels, RoundLabelsd
 from .log_compression import LogCompress, LogCompressd
 from .modality import load_transforms, modality_transforms
 from .percentiles import ClipPercentiles, ClipPercentilesd
@@ -22,6 +24,7 @@ from .volume_to_slices import VolumeToSlices, VolumeToSlicesd, slice_fractions
 
 __all__ = [
     "WINDOWS",
+    "CheckGridd",
     "ClipPercentiles",
     "ClipPercentilesd",
     "EnsureChannels",
@@ -45,6 +48,8 @@ __all__ = [
     "RepeatToVolumed",
     "ReplaceNonFinite",
     "ReplaceNonFinited",
+    "RoundLabels",
+    "RoundLabelsd",
     "VariantsToVolume",
     "VariantsToVolumed",
     "VolumeToSlices",

@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.data import get_track_meta
+from monai.data import MetaTensor, get_track_meta
 from monai.transforms import MapTransform, RandomizableTransform
-from monai.utils import convert_to_tensor
+from monai.utils import ImageMetaKey, convert_to_tensor
+
+
+def file_name(img: NdarrayOrTensor) -> str:
+    """File that an image comes from, for messages."""
+    return str(img.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image")) if isinstance(img, MetaTensor) else "the image"
 
 
 class MapArrayd(MapTransform):

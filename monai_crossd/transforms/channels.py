@@ -10,7 +10,7 @@ from monai.transforms import Transform
 from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
-from ._dictionary import MapArrayd
+from ._dictionary import MapArrayd, file_name
 
 __all__ = ["EnsureChannels", "EnsureChannelsd"]
 
@@ -21,8 +21,8 @@ _LUMA = (0.299, 0.587, 0.114)
 class EnsureChannels(Transform):
     """Give an image the number of channels that a network reads.
 
-    Three channels become one by their luminance 0.299 R + 0.587 G + 0.114 B (float32), one becomes any number by
-    repetition, and the right number stays as it is.
+    Three channels become one by their luminance 0.299 R + 0.587 G + 0.114 B (float32), one becomes three by repetition
+    (grey as RGB), and the right number stays as it is.
 
     Args:
         channels: of the result, at least 1.
@@ -50,15 +50,16 @@ class EnsureChannels(Transform):
         found = image.shape[0]
         if found == self.channels:
             return image
-        if found == 1:
+        if (found, self.channels) == (1, 3):
             return image.repeat_interleave(self.channels, 0)
         if (found, self.channels) == (3, 1):
             luma = torch.tensor(_LUMA, device=image.device).view(-1, *[1] * (image.dim() - 1))
             return (image.float() * luma).sum(0, keepdim=True)
+        other = {1: " or of 3 (RGB)", 3: " or of 1 (grey)"}.get(self.channels, "")
+        name = file_name(image).replace("the image", "The image")
         raise ValueError(
-            f"The image has {found} channels (shape {tuple(image.shape)}); {self.channels} can be made of 1, of "
-            f"{self.channels}{' or of 3 (RGB)' if self.channels == 1 else ''}. Set channels to {found}, or convert "
-            "the files."
+            f"{name} has {found} channels (shape {tuple(image.shape)}); {self.channels} can be made of "
+            f"{self.channels}{other}. Set channels to {found} (in_channels of a bundle), or convert the files."
         )
 
 

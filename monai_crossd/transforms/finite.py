@@ -8,19 +8,14 @@ import warnings
 
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
-from monai.data import MetaTensor, get_track_meta
+from monai.data import get_track_meta
 from monai.transforms import Transform
-from monai.utils import ImageMetaKey, TransformBackends, convert_to_tensor
+from monai.utils import TransformBackends, convert_to_tensor
 from torch import Tensor
 
-from ._dictionary import MapArrayd
+from ._dictionary import MapArrayd, file_name
 
 __all__ = ["ReplaceNonFinite", "ReplaceNonFinited"]
-
-
-def _name(img: Tensor) -> str:
-    """File that an image comes from, for messages."""
-    return str(img.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "the image")) if isinstance(img, MetaTensor) else "the image"
 
 
 class ReplaceNonFinite(Transform):
@@ -32,7 +27,7 @@ class ReplaceNonFinite(Transform):
     returned as they are.
 
     Args:
-        fill: put this number in the place of all of them instead, 0 in a label map.
+        fill: put this number in the place of all of them instead.
 
     Raises:
         ValueError: when the image has no voxel or no finite one, with its file.
@@ -56,15 +51,16 @@ class ReplaceNonFinite(Transform):
         image: Tensor = convert_to_tensor(img, track_meta=get_track_meta())
         if image.numel() == 0:
             raise ValueError(
-                f"{_name(image)} has no voxels: its shape is {tuple(image.shape)}. Check the crop or file."
+                f"{file_name(image)} has no voxels: its shape is {tuple(image.shape)}. Check the crop or file."
             )
         finite = torch.isfinite(image)
         if bool(finite.all()):
             return image
         if not bool(finite.any()):
-            raise ValueError(f"{_name(image)} has only NaN or infinite voxels: remove it from the data set.")
+            raise ValueError(f"{file_name(image)} has only NaN or infinite voxels: remove it from the data set.")
         warnings.warn(
-            f"{_name(image)} has {int((~finite).sum())} NaN or infinite voxels of {image.numel()}; they are replaced.",
+            f"{file_name(image)} has {int((~finite).sum())} NaN or infinite voxels of {image.numel()}; they are "
+            "replaced.",
             stacklevel=2,
         )
         if self.fill is not None:

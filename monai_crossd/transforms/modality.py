@@ -22,7 +22,9 @@ from monai.utils import look_up_option
 from .augmentation import augmentation_transforms
 from .channels import EnsureChannelsd
 from .finite import ReplaceNonFinited
+from .grid import CheckGridd
 from .intensity import intensity_transforms
+from .label_map import RoundLabelsd
 from .spatial import KeySafeSpacingd
 
 __all__ = ["load_transforms", "modality_transforms"]
@@ -47,22 +49,25 @@ def load_transforms(
     spatial_size: Sequence[int] | int | None = None,
     reader: str = READER,
     device: torch.device | str | None = None,
+    num_classes: int | None = None,
 ) -> list[MapTransform]:
     """Transforms from a file to a float32 image (C, H, W) or (C, H, W, D), as a list to be joined in one Compose.
 
-    In this order: read, move to the device, replace voxels that are not finite, adapt the channels, turn volumes to
-    RAS, resample to `pixdim`, resize. All are deterministic.
+    In this order: read, compare dimensions and grids (:class:`CheckGridd`), move to the device, replace voxels that are
+    not finite, round label maps (:class:`RoundLabels`), adapt the channels, turn volumes to RAS, resample to `pixdim`,
+    resize. All are deterministic.
 
     Args:
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3; an image of other dimensions is an error, but a volume of one slice is an image.
         image_key: of the image's path.
         label_key: of the path of a label map, which goes the same way with its nearest labels. None where there is
             none, or where the label is a class number.
-        channels: of the result; colour becomes grey by its luminance, grey is repeated.
+        channels: of the result; colour becomes grey by its luminance, grey is repeated as colour.
         pixdim: voxel size in mm; -1 keeps that of the file. None does not resample.
         spatial_size: voxels that the whole image is resized to, by averages; -1 keeps an axis. None does not resize.
         reader: of MONAI's LoadImaged, a name or dotted path.
         device: of the images from here on. None is the CPU.
+        num_classes: of the label map, with the background; labels from there on are an error. None accepts all.
 
     Returns:
         MONAI dictionary transforms.
@@ -73,12 +78,15 @@ def load_transforms(
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3.")
     keys = [image_key] if label_key is None else [image_key, label_key]
-    transforms: list[MapTransform] = [LoadImaged(keys, reader=reader, ensure_channel_first=True)]
+    transforms: list[MapTransform] = [
+        LoadImaged(keys, reader=reader, ensure_channel_first=True),
+        CheckGridd(keys, spatial_dims),
+    ]
     if device is not None:
         transforms.append(EnsureTyped(keys, device=torch.device(device)))
     transforms.append(ReplaceNonFinited(image_key))
     if label_key is not None:
-        transforms.append(ReplaceNonFinited(label_key, fill=0))
+        transforms.append(RoundLabelsd(label_key, num_classes))
     transforms.append(EnsureChannelsd(image_key, channels))
     if spatial_dims == 3:
         transforms.append(Orientationd(keys, axcodes="RAS", labels=None))
@@ -105,6 +113,7 @@ def modality_transforms(
     augmentation: Mapping[str, Any] | None = None,
     reader: str = READER,
     device: torch.device | str | None = None,
+    num_classes: int | None = None,
 ) -> Compose:
     """Everything from a data set's item to what the network reads.
 
@@ -126,6 +135,7 @@ def modality_transforms(
         augmentation: options of :func:`augmentation_transforms`, such as {"flip_axes": [0]}.
         reader: as in :func:`load_transforms`.
         device: as there.
+        num_classes: as there.
 
     Returns:
         A Compose that takes {image_key: path, ...} and returns {image_key: MetaTensor, ...}.
@@ -136,13 +146,15 @@ def modality_transforms(
     Example:
         >>> compose = modality_transforms("ct", 3, "train", label_key="label", roi_size=[64, 64, 8])
         >>> [type(t).__name__ for t in compose.transforms[:2]]
-        ['LoadImaged', 'ReplaceNonFinited']
+        ['LoadImaged', 'CheckGridd']
     """
     look_up_option(stage, ("train", "validate", "infer"))
     label_key = None if stage == "infer" else label_key
     keys = [image_key] if label_key is None else [image_key, label_key]
     transforms = [
-        *load_transforms(spatial_dims, image_key, label_key, channels, pixdim, spatial_size, reader, device),
+        *load_transforms(
+            spatial_dims, image_key, label_key, channels, pixdim, spatial_size, reader, device, num_classes
+        ),
         *intensity_transforms(modality, image_key, **(intensity or {})),
     ]
     # wrong options are refused at every stage

@@ -40,7 +40,7 @@ def test_the_right_number_stays(channels):
     assert torch.equal(EnsureChannels(channels)(image), image)
 
 
-@pytest.mark.parametrize(("found", "wanted"), [(2, 1), (4, 1), (4, 3), (3, 2)])
+@pytest.mark.parametrize(("found", "wanted"), [(2, 1), (4, 1), (4, 3), (3, 2), (1, 2), (1, 4), (2, 3)])
 def test_no_way_to_that_number(found, wanted):
     with pytest.raises(ValueError, match=rf"The image has {found} channels .* Set channels to {found}"):
         EnsureChannelsd("image", wanted)({"image": torch.rand(found, 3, 3)})
@@ -49,3 +49,11 @@ def test_no_way_to_that_number(found, wanted):
 def test_wrong_number():
     with pytest.raises(ValueError, match="channels is 0; expected at least 1"):
         EnsureChannels(0)
+
+
+def test_the_file_is_named():
+    image = MetaTensor(torch.rand(4, 3, 3), meta={"filename_or_obj": "a.png"})
+    with pytest.raises(
+        ValueError, match=r"a\.png has 4 channels \(shape \(4, 3, 3\)\).*Set channels to 4 \(in_channels"
+    ):
+        EnsureChannels(3)(image)

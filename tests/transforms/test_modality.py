@@ -204,7 +204,7 @@ def test_options_reach_their_part(item):
 
 def test_empty_volume(tmp_path):
     """A crop that left nothing."""
-    np.save(tmp_path / "a.npy", np.zeros((1, 4, 0), np.float32))
+    np.save(tmp_path / "a.npy", np.zeros((4, 0), np.float32))
     with pytest.raises(RuntimeError, match="applying transform") as caught:
         modality_transforms("us", 2, "infer", reader="NumpyReader")({"image": str(tmp_path / "a.npy")})
     assert "has no voxels: its shape is" in str(caught.value.__cause__)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+from monai_crossd.transforms import RoundLabels, RoundLabelsd, modality_transforms
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([0.0, 0.99999, 1.99998], [0, 1, 2]),
+        ([0.988, 2.0039, 6.0118], [1, 2, 6]),
+        ([1.04, 0.96, -0.04], [1, 1, 0]),
+        ([0, 1, 7], [0, 1, 7]),
+        ([0.0, 254.99, 255.0], [0, 1, 1]),
+        ([0, 255, 1], [0, 255, 1]),
+        ([255, 255, 255], [1, 1, 1]),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.int16, torch.int64])
+def test_whole_numbers(found, expected, dtype):
+    if not dtype.is_floating_point and any(value != int(value) for value in found):
+        dtype = torch.float32
+    result = RoundLabels()(torch.tensor([found], dtype=dtype))
+    assert result.tolist() == [expected]
+    assert result.dtype == dtype
+
+
+@pytest.mark.parametrize("value", [0.5, 0.9, 1.3, -1.0, -0.5, math.nan, math.inf, -math.inf])
+def test_no_label(value):
+    label = MetaTensor(torch.tensor([[0.0, 1.0, value, value]]), meta={"filename_or_obj": "scan.nii"})
+    with pytest.raises(ValueError, match=r"scan\.nii has 2 voxels that are no labels, \[.*\], \.\.\.; expected whole"):
+        RoundLabelsd("label")({"label": label})
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64])
+def test_negative_integers(dtype):
+    with pytest.raises(ValueError, match=r"no labels, \[-3, -1\]"):
+        RoundLabels()(torch.tensor([[0, -1, -3]], dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("found", "classes", "message"),
+    [
+        ([0, 1, 2], 2, r"holds the label 2, but there are 2 classes \(0 to 1; found: \[0, 1, 2\]\)"),
+        ([0, 255], 3, "holds the label 255, but there are 3 classes"),
+        ([0, 1, 255], 2, "holds the label 255, but there are 2 classes"),
+        ([0, 2, 7, 1000], 8, r"found: \[0, 2, 7, 1000\]"),
+    ],
+)
+def test_more_labels_than_classes(found, classes, message):
+    with pytest.raises(ValueError, match=message):
+        RoundLabels(classes)(torch.tensor([found]))
+
+
+def test_channels():
+    with pytest.raises(ValueError, match=r"has 3 channels, shape \(3, 4, 4\); expected a label map of one channel"):
+        RoundLabels()(torch.zeros(3, 4, 4))
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        RoundLabels(0)
+
+
+def save(path, array, slope=None):
+    image = nib.Nifti1Image(array, np.eye(4))
+    if slope:
+        image.header.set_data_dtype(np.uint8)
+    nib.save(image, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("stage", ["train", "validate"])
+def test_file_with_a_slope(tmp_path, stage):
+    labels = np.arange(8.0).reshape(2, 2, 2).repeat(4, 0)
+    path = save(tmp_path / "l.nii.gz", labels, slope=True)
+    assert not np.array_equal(nib.load(path).get_fdata(), labels)  # nibabel scaled it into 8 bits
+    item = {"image": save(tmp_path / "i.nii.gz", np.zeros((8, 2, 2), np.int16)), "label": path}
+    result = modality_transforms("mr", 3, stage, label_key="label", num_classes=8)(item)["label"]
+    assert result.unique(return_counts=True)[1].tolist() == [4] * 8
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, math.nan, 8.0])
+def test_files_that_are_no_label_maps_are_named(tmp_path, value):
+    labels = np.zeros((4, 4, 4), np.float32)
+    labels[0, 0, 0] = value
+    item = {
+        "image": save(tmp_path / "i.nii.gz", labels * 0),
+        "label": save(tmp_path / "l.nii.gz", labels),
+    }
+    with pytest.raises(RuntimeError) as caught:
+        modality_transforms("mr", 3, "validate", label_key="label", num_classes=8)(item)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert item["label"] in str(caught.value.__cause__)
+
+
+def test_mask_of_a_picture_program(tmp_path):
+    mask = np.zeros((8, 6), np.uint8)
+    mask[2:4] = 255
+    for name in ("i.png", "l.png"):
+        Image.fromarray(mask).save(tmp_path / name)
+    item = {"image": str(tmp_path / "i.png"), "label": str(tmp_path / "l.png")}
+    result = modality_transforms("us", 2, "validate", label_key="label", num_classes=2)(item)["label"]
+    np.testing.assert_array_equal(result[0].numpy(), mask.T // 255)
