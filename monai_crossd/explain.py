@@ -18,7 +18,7 @@ from monai.config import PathLike
 from monai.transforms import Compose
 from torch import Tensor, nn
 
-from .convert import to_3d
+from .convert import read_checkpoint, to_3d
 from .data import load_datalist
 from .transforms import modality_transforms
 from .visualize import draw_bank, draw_features, draw_shifts
@@ -59,7 +59,7 @@ def _read_network(parser: ConfigParser, weights: Path) -> nn.Module:
         raise FileNotFoundError(f"There are no weights {weights}: train the bundle first, or name others by --weights.")
     net: nn.Module = parser.get_parsed_content("network_def")
     try:
-        net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        net.load_state_dict(read_checkpoint(weights))
     except RuntimeError as error:
         raise ValueError(f"{weights} does not fit the bundle's network_def: {error}") from error
     return net

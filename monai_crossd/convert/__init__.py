@@ -3,6 +3,7 @@
 
 from .checkpoint import read_checkpoint, transfer_checkpoint
 from .dimension import ConversionError
+from .files import read_file
 from .freeze import freeze
 from .load import load_checkpoint
 from .report import TransferError, TransferReport
@@ -21,6 +22,7 @@ __all__ = [
     "freeze",
     "load_checkpoint",
     "read_checkpoint",
+    "read_file",
     "to_3d",
     "to_crossd",
     "transfer_checkpoint",

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,19 +26,24 @@ class CheckpointFormat:
     renames: tuple[tuple[str, str], ...]
     bank: bool = False
 
+    def rename(self, key: str) -> str:
+        """The name in MONAI."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
 
 FORMATS = (
     CheckpointFormat(
         "published Cross-D-Conv",
         r"weights_3d$",
-        ((r"^module\.", ""), (r"weights_3d$", "weight"), (r"(^|\.)rotation_params\.", r"\1predictor.")),
+        ((r"weights_3d$", "weight"), (r"(^|\.)rotation_params\.", r"\1predictor.")),
         bank=True,
     ),
     CheckpointFormat(
         "RadImageNet (the children of torchvision's ResNet in an nn.Sequential)",
-        r"^(module\.)?backbone\.4\.0\.conv1\.weight$",
+        r"^backbone\.4\.0\.conv1\.weight$",
         (
-            (r"^module\.", ""),
             (r"^backbone\.0\.", "conv1."),
             (r"^backbone\.1\.", "bn1."),
             (r"^backbone\.4\.", "layer1."),
@@ -47,44 +52,19 @@ FORMATS = (
             (r"^backbone\.7\.", "layer4."),
         ),
     ),
-    CheckpointFormat("monai_crossd", r"(^|\.)running_shift$", ((r"^module\.", ""),), bank=True),
-    # torchvision and timm have MONAI's names, MedicalNet's are wrapped by DataParallel
-    CheckpointFormat(
-        "torchvision, timm, MedicalNet or MONAI ResNet", r"^(module\.)?layer1\.0\.conv1\.weight$", ((r"^module\.", ""),)
-    ),
+    CheckpointFormat("monai_crossd", r"(^|\.)(running_shift|predictor\.0\.weight)$", (), bank=True),
+    # all have MONAI's names
+    CheckpointFormat("torchvision, timm, MedicalNet or MONAI ResNet", r"^layer1\.0\.conv1\.weight$", ()),
 )
-
 STEM = "conv1."  # what reads the image
 
 
-def to_monai_names(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], CheckpointFormat]:
-    """Rename a checkpoint's keys to MONAI's ResNet.
-
-    Raises:
-        ValueError: if no format is recognised, with those that are known.
-    """
-    for known in FORMATS:
-        if any(re.search(known.mark, key) for key in state):
-            renamed = {}
-            for key, value in state.items():
-                for pattern, replacement in known.renames:
-                    key = re.sub(pattern, replacement, key)
-                renamed[key] = value
-            return renamed, known
-    raise ValueError(
-        f"no known checkpoint has keys like {next(iter(state))!r}; known are: {'; '.join(f.name for f in FORMATS)}. "
-        "For another network of MONAI use transfer_weights."
-    )
+def recognise(state: Collection[str]) -> CheckpointFormat | None:
+    """Format of a checkpoint's keys, without prefixes of wrappers; None if it is not known."""
+    return next((known for known in FORMATS if any(re.search(known.mark, key) for key in state)), None)
 
 
-def adapt_channels(kernel: Tensor, channels: int) -> Tensor:
-    """Kernel (O, I, ...) for images of another number of channels: each takes the sum over the old ones / channels.
-
-    An image whose channels are equal, as a grey image shown in colour, gives the output that it gave before.
-
-    Example:
-        >>> import torch
-        >>> adapt_channels(torch.ones(1, 3, 1, 1), 2).flatten()
-        tensor([1.5000, 1.5000])
-    """
-    return kernel.sum(dim=1, keepdim=True).repeat_interleave(channels, dim=1) / channels
+def to_monai_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a checkpoint's keys to MONAI's ResNet, if the format is known."""
+    known = recognise(state)
+    return state if known is None else {known.rename(key): value for key, value in state.items()}

@@ -5,57 +5,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
 from ..layers.crossd import CrossDConv2d
 from .checkpoint import read_checkpoint
-from .formats import STEM, adapt_channels, to_monai_names
+from .fill import adapt_images, copied, fill
+from .formats import FORMATS, STEM, recognise, to_monai_names
+from .names import fit_names, misfit_advice, unwrapped, without_compiled
 from .report import TransferReport
 from .rules import CONVOLUTIONS_3D
-from .weights import load_values, transfer_weights
+from .weights import transfer_weights
 
 
-def _adapt_stem(state: dict[str, Tensor], net: nn.Module) -> dict[str, str]:
-    """Adapt in place what reads the image to the network's number of channels; says what was done, by key."""
-    target, done = net.state_dict(), {}
-    for key in (f"{STEM}weight", f"{STEM}predictor.0.weight"):
-        if key in state and key in target and state[key].shape[1] != target[key].shape[1]:
-            old, new = state[key].shape[1], target[key].shape[1]
-            state[key] = adapt_channels(state[key], new)
-            done[key] = f", {old} input channels made {new}"
-    return done
-
-
-def _copy(state: dict[str, Tensor], net: nn.Module, exclude: Sequence[str], strict: bool) -> TransferReport:
-    """Load a checkpoint into a network of the same number of dimensions."""
-    target = net.state_dict()
-    layers = dict(net.named_modules())
-    report = TransferReport("copy", numel={key: value.numel() for key, value in target.items()})
-    values: dict[str, Tensor] = {}
-    missing = []
-    for key, value in target.items():
-        path, _, name = key.rpartition(".")
-        source = state.get(key)
-        if any(fnmatchcase(key, pattern) for pattern in exclude):
-            report.initial[key] = "excluded"
-        elif source is None and (name in ("running_shift", "gate") or ".predictor." in f".{key}"):
-            report.initial[key] = "the source has no such parameter"
-        elif source is None:
-            report.initial[key] = "the source has no such parameter"
-            missing.append(key)
-        elif isinstance(layers[path], CrossDConv2d) and name == "weight" and source.shape == value[:, :, 0].shape:
-            values[key] = source.roll((-1, -1), (2, 3)).unsqueeze(2).expand_as(value)
-            report.transferred[key] = "2D kernel repeated through the bank"
-        elif source.shape == value.shape:
-            values[key], report.transferred[key] = source, "copied"
-        else:
-            report.conflicts[key] = f"source {tuple(source.shape)} does not fit {tuple(value.shape)}"
-    report.skipped.update({k: "the network has no such parameter" for k in state if k not in target})
-    report.skipped.update({k: "excluded" for k, why in report.initial.items() if why == "excluded" and k in state})
-    load_values(net, values, report, missing, strict)
-    return report
+def _make(layer: nn.Module, path: str, name: str, source: Tensor, value: Tensor) -> tuple[Tensor, str]:
+    """A value for a network of the same number of dimensions."""
+    if isinstance(layer, CrossDConv2d) and name == "weight" and source.shape == value[:, :, 0].shape:
+        bank = source.roll((-1, -1), (2, 3)).unsqueeze(2).expand_as(value)
+        return bank, "2D kernel repeated through the bank"
+    return copied(source, value)
 
 
 def load_checkpoint(
@@ -64,22 +32,27 @@ def load_checkpoint(
     method: str | None = None,
     depth_axis: int = -1,
     *,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     strict: bool = True,
 ) -> TransferReport:
     """Fill a MONAI ResNet, in 2D or 3D, from a published checkpoint.
 
     Understood are files of torchvision's and timm's ResNets, RadImageNet's PyTorch release, MedicalNet (3D), the
     published Cross-D-Conv code, and MONAI's and our own ResNets (`formats.FORMATS` has their keys). A stem for another
-    number of image channels is adapted. Read with `weights_only=True`.
+    number of image channels is adapted. What wraps the state_dict in the file and prefixes of its names are taken off
+    (`read_checkpoint`, `transfer_weights`). Read with `weights_only=True`.
 
     Args:
         path: of the file.
         net: MONAI ResNet or what has its keys, such as `unet.encoder`; filled in place.
         method: how 2D kernels become 3D, needed for a 3D network and a 2D file only; see `transfer_weights`.
         depth_axis: axis of the volume that runs through the slices, for the same case.
-        exclude: patterns (as of a shell) of keys of `net` to leave alone, e.g. "fc.*" for a head of other classes.
-        strict: every parameter of `net` that is not excluded must be in the file, else nothing is loaded.
+        exclude: pattern or patterns (as of a shell, for the whole name) of keys to leave alone, in `net` and in the
+            file, e.g. "fc.*" for a head of other classes; each must fit a key.
+        strict: every parameter of `net` must be in the file, and every one of the file in `net`, unless excluded or
+            what `transfer_weights` says may differ (a missing bias of a convolution is 0, as in the shortcuts that
+            MONAI's ResNets have by default; the file's classifier may be left over where `net` has none), else nothing
+            is loaded.
 
     Returns:
         What was transferred, skipped and left at its initial value, key by key.
@@ -89,8 +62,18 @@ def load_checkpoint(
         TransferError: (a ValueError) if `strict` and something does not fit; nothing is loaded, the report is in it.
         ValueError: if the file or its format is not understood, a method is needed, or one is given for nothing.
     """
-    state, known = to_monai_names(read_checkpoint(path))
-    adapted = _adapt_stem(state, net)
+    net = unwrapped(net)
+    file = read_checkpoint(path)
+    target = without_compiled(net.state_dict())
+    state, prefix = fit_names(file, target, to_monai_names)
+    known = recognise([key.removeprefix(prefix) for key in without_compiled(file)])
+    if known is None:
+        raise ValueError(
+            f"{os.fspath(path)!r}: no known checkpoint has keys like {next(iter(file))!r}; known are: "
+            f"{'; '.join(f.name for f in FORMATS)}.{misfit_advice(list(file), list(target))} For another network use "
+            f"transfer_weights(monai_crossd.convert.read_checkpoint({os.fspath(path)!r}), net3d, ...)."
+        )
+    adapted = adapt_images(state, net, ())
     in_3d = any(isinstance(layer, CONVOLUTIONS_3D) for layer in net.modules())
     kernel = state.get(f"{STEM}weight")
     file_3d = kernel is not None and kernel.dim() == 5 and not known.bank
@@ -107,8 +90,10 @@ def load_checkpoint(
             f"({depth_axis}) have no meaning here."
         )
     else:
-        report = _copy(state, net, exclude, strict)
+        report = fill(net, state, "copy", _make, exclude=exclude, strict=strict)
     for key, text in adapted.items():
         if key in report.transferred:
             report.transferred[key] += text
+    if prefix:
+        report.notes.append(f"without the prefix {prefix!r} of the file")
     return report

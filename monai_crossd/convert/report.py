@@ -5,10 +5,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SHOWN = 6  # reasons of a section, and keys of a reason, that a printed report names
+
+
+def _some(names: list[str], number: int) -> str:
+    more = len(names) - number
+    return ", ".join(names[:number]) + (f" and {more} more" if more > 0 else "")
+
 
 @dataclass(frozen=True)
 class TransferReport:
     """Outcome of `transfer_weights`, key by key.
+
+    Printed, it says what was done with how many keys and names a few of each; `details()` names all.
 
     Attributes:
         method: how kernels were carried.
@@ -17,6 +26,7 @@ class TransferReport:
         initial: key of the 3D network that keeps its initial value, and why.
         conflicts: key of the 3D network whose counterpart does not fit, and why; these keep their initial value too.
         numel: number of values behind each key of the 3D network.
+        notes: what was done to the source before.
     """
 
     method: str
@@ -25,6 +35,7 @@ class TransferReport:
     initial: dict[str, str] = field(default_factory=dict)
     conflicts: dict[str, str] = field(default_factory=dict)
     numel: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def share(self) -> float:
@@ -39,13 +50,29 @@ class TransferReport:
             f"{len(self.skipped)} of the source not used"
         )
 
+    def _sections(self) -> dict[str, dict[str, str]]:
+        names = ("conflicts", "initial", "skipped", "transferred")
+        return {name: entries for name in names if (entries := getattr(self, name))}
+
+    def details(self) -> str:
+        """Every key on a line of its own."""
+        lines = [self.summary(), *self.notes]
+        for title, entries in self._sections().items():
+            width = max(map(len, entries))
+            lines += [f"{title}:"] + [f"  {key:<{width}}  {why}" for key, why in entries.items()]
+        return "\n".join(lines)
+
     def __str__(self) -> str:
-        lines = [self.summary()]
-        for title in ("conflicts", "initial", "skipped", "transferred"):
-            entries: dict[str, str] = getattr(self, title)
-            if entries:
-                width = max(map(len, entries))
-                lines += [f"{title}:"] + [f"  {key:<{width}}  {why}" for key, why in entries.items()]
+        lines = [self.summary(), *self.notes]
+        for title, entries in self._sections().items():
+            reasons: dict[str, list[str]] = {}
+            for key, why in entries.items():
+                reasons.setdefault(why, []).append(key)
+            lines.append(f"{title}:")
+            for why, keys in list(reasons.items())[:SHOWN]:
+                lines.append(f"  {_some(keys, SHOWN)}  {why}")
+            if len(reasons) > SHOWN:
+                lines.append(f"  and {len(reasons) - SHOWN} more reasons: see details()")
         return "\n".join(lines)
 
 

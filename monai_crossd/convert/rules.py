@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from monai.utils import look_up_option
@@ -86,6 +87,12 @@ def fills(method: str, layer: nn.Module) -> bool:
     if isinstance(layer, SoftACSConv3d):
         return method == layer_of(layer)
     return type(layer) is LAYER_OF_METHOD.get(method)
+
+
+def is_bank(path: str, state: Mapping[str, Tensor]) -> bool:
+    """Whether the 5D weight of a layer is a Cross-D bank, not a plain 3D kernel: its shift stands beside it."""
+    start = f"{path}.".lstrip(".")
+    return f"{start}running_shift" in state or f"{start}predictor.0.weight" in state
 
 
 def effective_kernel(weight: Tensor, running_shift: Tensor | None) -> Tensor:

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
-import torch
 from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from ..functional.inflate import spatial_axis
 from ..layers.crossd import CrossDConv3d
-from .report import TransferError, TransferReport
+from .fill import adapt_images, copied, fill, layers_of
+from .names import fit_names, unwrapped, without_compiled
+from .report import TransferReport
 from .rules import (
     CONVOLUTIONS_3D,
     LAYER_OF_METHOD,
@@ -20,8 +20,8 @@ from .rules import (
     OUR_LAYERS,
     Misfit,
     convert_kernel,
-    dimension_bound,
     fills,
+    is_bank,
     layer_of,
 )
 
@@ -29,7 +29,12 @@ __all__ = ["METHODS", "transfer_weights"]
 
 
 def _read_source(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = source.state_dict() if isinstance(source, nn.Module) else dict(source)
+    if isinstance(source, nn.Module):
+        state = unwrapped(source).state_dict()
+        return {
+            key: value for key, value in state.items() if isinstance(value, Tensor)
+        }  # a module's extra state is none
+    state = dict(source)
     other = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if other:
         raise TypeError(
@@ -39,7 +44,7 @@ def _read_source(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _check_layers(convolutions: dict[str, nn.Module], method: str, depth_axis: int) -> None:
+def _check_layers(convolutions: Mapping[str, nn.Module], method: str, depth_axis: int) -> None:
     """Raise if the 3D network was not built with the layers that the method fills."""
     wanted = LAYER_OF_METHOD.get(method)
     if wanted is not None and not any(type(layer) is wanted for layer in convolutions.values()):
@@ -60,46 +65,13 @@ def _check_layers(convolutions: dict[str, nn.Module], method: str, depth_axis: i
             )
 
 
-def _source_only_reason(key: str, state: dict[str, Tensor], method: str) -> str:
-    if ".predictor." in f".{key}" or key.endswith("running_shift"):
-        return f"method {method!r} takes the kernel at the running shift and predicts none"
-    return "the 3D network has no such parameter"
-
-
-def load_values(
-    net: nn.Module, values: Mapping[str, Tensor], report: TransferReport, missing: Sequence[str], strict: bool
-) -> None:
-    """Copy values into a network, all or none of them.
-
-    Args:
-        net: to fill in place.
-        values: by key.
-        report: of where they came from.
-        missing: keys of `net` that should have had a counterpart.
-        strict: load nothing if something is missing or does not fit.
-
-    Raises:
-        TransferError: if `strict` and something does not fit, or if nothing fits.
-    """
-    if not report.transferred or (strict and (report.conflicts or missing)):
-        raise TransferError(
-            f"the source does not fill this {type(net).__name__}; nothing was loaded. Is it a checkpoint of another "
-            f"network? Exclude what is meant to differ (exclude=['fc.*']) or pass strict=False.\n{report}",
-            report,
-        )
-    target = net.state_dict()
-    with torch.no_grad():
-        for key, new in values.items():
-            target[key].copy_(new)
-
-
 def transfer_weights(
     source: nn.Module | Mapping[str, Tensor],
     net3d: nn.Module,
     method: str = "crossd",
     depth_axis: int = -1,
     *,
-    exclude: Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     strict: bool = True,
 ) -> TransferReport:
     """Fill a 3D network with the weights of the same network in 2D.
@@ -118,19 +90,28 @@ def transfer_weights(
     What depends on the number of dimensions beyond a kernel (position embeddings, tables of relative positions, patch
     merging) keeps its initial value, and the report says why (`rules.DIMENSION_BOUND`).
 
+    What a source lacks and a network can do without is 0, and the report says so: the bias of a convolution, and the
+    number of batches that a batch norm has seen. Kernels that read the image are adapted to its number of channels
+    (from 1 or 3). What a source may have beyond the network is its classifier (`fc`, `classifier`, `head`, ...), where
+    the network has none of that name, and what the method has no use for.
+
     References:
         J. Carreira and A. Zisserman, Quo Vadis, Action Recognition?, 2017 ("i3d").
         J. Yang et al., Reinventing 2D Convolutions for 3D Images, 2021 ("acs").
         M. C. Yavuz and Y. Yang, Cross-D Conv, 2024 ("bank").
 
     Args:
-        source: 2D network or its state_dict, plain or Cross-D; it is not changed.
-        net3d: network to fill in place, built with the layers of the method (`use_conv`).
+        source: 2D network or its state_dict, plain or Cross-D; it is not changed. Prefixes of wrappers (`module.`,
+            `_orig_mod.`, `model.`, `net.`, `network.`, `backbone.`, `encoder.`) that `net3d` has not are taken off.
+        net3d: network to fill in place, built with the layers of the method (`use_conv`), also compiled or inside a
+            DataParallel.
         method: one of the above.
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
-        exclude: patterns (as of a shell) of keys of `net3d` to leave alone, e.g. "fc.*" for a head of other classes.
+        exclude: pattern or patterns (as of a shell, for the whole name) of keys to leave alone, in `net3d` and in the
+            source, e.g. "fc.*" for a head of other classes; each must fit a key.
         strict: every parameter of `net3d` that is not excluded, nor bound to its dimension, must find its counterpart,
-            else nothing is loaded. Without it, what fits is loaded and the report says what did not.
+            and every one of the source its place, else nothing is loaded. Without it, what fits is loaded and the
+            report says what did not.
 
     Returns:
         What was transferred, skipped and left at its initial value, key by key.
@@ -148,64 +129,32 @@ def transfer_weights(
         1.0
     """
     method = look_up_option(method, METHODS)
-    state = _read_source(source)
-    convolutions: dict[str, nn.Module] = {
-        path: layer
-        for path, layer in net3d.named_modules(remove_duplicate=False)  # a tied layer has a key under every path
-        if isinstance(layer, CONVOLUTIONS_3D)
-    }
+    net3d = unwrapped(net3d)
+    state, prefix = fit_names(_read_source(source), without_compiled(net3d.state_dict()))
+    convolutions = {path: layer for path, layer in layers_of(net3d).items() if isinstance(layer, CONVOLUTIONS_3D)}
     _check_layers(convolutions, method, depth_axis)
-    target = net3d.state_dict()
-    report = TransferReport(method, numel={key: value.numel() for key, value in target.items()})
-    values: dict[str, Tensor] = {}
-    used: set[str] = set()
-    missing = []
-    for key, value in target.items():
-        path, _, name = key.rpartition(".")
-        if any(fnmatchcase(key, pattern) for pattern in exclude):
-            report.initial[key] = "excluded"
-            if key in state:
-                used.add(key)
-                report.skipped[key] = "excluded"
-        elif key in state:
-            used.add(key)
-            try:
-                if path in convolutions and name == "weight":
-                    shift_key = f"{path}.running_shift" if path else "running_shift"
-                    new, how = convert_kernel(convolutions[path], state[key], state.get(shift_key), method, depth_axis)
-                elif state[key].shape == value.shape:
-                    new, how = state[key], "copied"
-                else:
-                    raise Misfit(f"source {tuple(state[key].shape)} does not fit {tuple(value.shape)}")
-            except Misfit as error:
-                if reason := dimension_bound(key):
-                    report.initial[key] = report.skipped[key] = reason
-                else:
-                    report.conflicts[key] = str(error)
-            else:
-                values[key], report.transferred[key] = new, how
-        elif name == "running_shift" or ".predictor." in f".{key}":
-            bank = f"{path}.weight".lstrip(".") in state and state[f"{path}.weight".lstrip(".")].dim() == 5
-            report.initial[key] = (
-                "the source kept no running shift"
-                if bank
-                else "the source is a plain convolution; the angle is set to 0"
+    adapted = adapt_images(state, net3d)
+
+    def make(layer: nn.Module, path: str, name: str, source: Tensor, value: Tensor) -> tuple[Tensor, str]:
+        if path not in convolutions or name != "weight":
+            return copied(source, value)
+        plain = source.dim() == 5 and max(source.shape[2:]) > 1 and not is_bank(path, state)
+        if plain and not isinstance(layer, nn.ConvTranspose3d):
+            raise Misfit(
+                "the source has a plain 3D kernel, no bank (neither running_shift nor predictor beside it): it fills "
+                "a 3D network of the same kind by load_state_dict or load_checkpoint"
             )
-            # shift (1, 1, 1): the first output is that of the 2D kernels
-            if name == "running_shift":
-                values[key] = torch.ones_like(value)
-            elif key.endswith(("predictor.3.weight", "predictor.3.bias")):
-                values[key] = value.clone()
-                values[key][3] = 0
-        elif name == "gate":
-            report.initial[key] = "closed: an image has no slices beside it"
-            values[key] = torch.zeros_like(value)
-        elif name == "view_weight":
-            report.initial[key] = "all views weigh the same"
-            values[key] = torch.zeros_like(value)
-        else:
-            report.initial[key] = "the source has no such parameter"
-            missing.append(key)
-    report.skipped.update({k: _source_only_reason(k, state, method) for k in state if k not in used})
-    load_values(net3d, values, report, missing, strict)
+        shift = state.get(f"{path}.running_shift".lstrip("."))
+        return convert_kernel(layer, source, shift, method, depth_axis)
+
+    def needless(key: str) -> str:
+        if ".predictor." in f".{key}" or key.endswith("running_shift"):
+            return f"method {method!r} takes the kernel at the running shift and predicts none"
+        return ""
+
+    notes = [f"without the prefix {prefix!r} of the source"] if prefix else []
+    report = fill(net3d, state, method, make, exclude=exclude, strict=strict, needless=needless, notes=notes)
+    for key, text in adapted.items():
+        if key in report.transferred:
+            report.transferred[key] += text
     return report

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..convert import load_checkpoint
+from ..convert import load_checkpoint, read_checkpoint
 from ..training.replacing import replacing
 from .learning import fit, predict
 from .load import Items, keep_last, load_items
@@ -99,7 +99,7 @@ def pretrained_network(
         if pretraining is not None:
             load_checkpoint(study.source.weights[pretraining], network, exclude=["fc.*"])
         return network
-    state = torch.load(weights_path(output_dir, pretraining, seed), weights_only=True, map_location="cpu")
+    state = read_checkpoint(weights_path(output_dir, pretraining, seed))
     network = build_2d(pretraining, study.network, study.channels, len(state["fc.bias"]))
     network.load_state_dict(state)
     return network

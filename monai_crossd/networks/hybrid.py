@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..convert.names import as_patterns, fits
 from ..layers.crossd import CrossDConv2d, CrossDConv3d
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,6 @@ def _head_of(net: nn.Module) -> list[str]:
     """Pattern of the keys of the last linear layer."""
     linear = [path for path, module in net.named_modules() if isinstance(module, nn.Linear)]
     return [f"{linear[-1]}.*".removeprefix(".")] if linear else []
-
-
-def _fits(key: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _owner(net: nn.Module, key: str) -> tuple[nn.Module, str]:
@@ -68,8 +64,8 @@ class HybridNet(nn.Module):
         net2d: 2D network; it becomes a part of this one, and its shared weights take the values of `net3d`.
         net3d: its 3D form, `to_3d(net2d, "crossd")`, or a MONAI network built with spatial_dims=3, filled by
             `transfer_weights`. It stays a network of its own: save `net.net3d.state_dict()` to use it alone.
-        separate: patterns (as of a shell) of keys that each network has its own of; by default the last linear layer,
-            [] for a common head.
+        separate: pattern or patterns (as of a shell) of keys that each network has its own of; by default the last
+            linear layer, [] for a common head.
 
     Attributes:
         tied: keys of what is shared.
@@ -95,22 +91,19 @@ class HybridNet(nn.Module):
         True
     """
 
-    def __init__(self, net2d: nn.Module, net3d: nn.Module, separate: Sequence[str] | None = None) -> None:
+    def __init__(self, net2d: nn.Module, net3d: nn.Module, separate: str | Sequence[str] | None = None) -> None:
         super().__init__()
         self.net2d, self.net3d = net2d, net3d
         self.tied: list[str] = []
         self.apart: dict[str, str] = {}
         head = _head_of(net3d)
-        patterns = head if separate is None else separate
         keys = [key for key, _ in net3d.named_parameters(remove_duplicate=False)]
-        for pattern in patterns:
-            if not any(_fits(key, [pattern]) for key in keys):
-                raise ValueError(f"separate has {pattern!r}, which fits no parameter, such as {keys[0]!r}.")
+        patterns = as_patterns(head if separate is None else separate, keys, "separate")
         layers2d = dict(net2d.named_modules(remove_duplicate=False))
         for key in keys:
             layer, name = _owner(net3d, key)
             reason = _why_apart(layers2d.get(key.rpartition(".")[0]), layer, name)
-            if reason is None and _fits(key, patterns):
+            if reason is None and fits(patterns, key):
                 reason = "separate"
             if reason is None:
                 self.tied.append(key)
@@ -118,7 +111,7 @@ class HybridNet(nn.Module):
                     self.tied.append(f"{key.removesuffix('weight')}running_shift")
             else:
                 self.apart[key] = reason
-        if not any(net3d.get_parameter(key).dim() > 1 for key in keys if key in self.tied and not _fits(key, head)):
+        if not any(net3d.get_parameter(key).dim() > 1 for key in keys if key in self.tied and not fits(head, key)):
             raise ValueError(
                 f"the networks have no weight to share ({self._first_reason()}): build both with Cross-D convolutions, "
                 "e.g. net3d = monai_crossd.to_3d(net2d, 'crossd'), or a plain 2D one and a 3D one with ACS or planar "

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import pickle
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.engines import Evaluator, SupervisedTrainer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..convert.files import read_file
 from .checkpoint import network_state, save_checkpoint, unwrap
 
 __all__ = ["ResumeHandler"]
@@ -29,10 +28,10 @@ def _short(error: Exception) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_file(path)
         if not isinstance(state, dict) or "best_metric_epoch" not in state:
             raise ValueError("it is no checkpoint of a training's last epoch")
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read ({_short(error)}): remove it, or train anew with resume: false."
         ) from error

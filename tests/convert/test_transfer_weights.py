@@ -70,7 +70,7 @@ def assert_complete(report, source_keys, net):
     values = sum(value.numel() for value in net.state_dict().values())
     there = sum(net.state_dict()[key].numel() for key in report.transferred)
     assert report.share == pytest.approx(there / values)
-    text = str(report)
+    text = report.details()
     assert all(key in text for key in [*target, *source_keys])
 
 
