@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One DICOM series of a folder as a volume: which one, whether its slices are complete, its place in the patient."""
+"""DICOM as images: one series of a folder as a volume, and one file of one or more frames."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 from monai.data import orientation_ras_lps
 
-__all__ = ["SOP_CLASS", "grid_affine", "list_series", "patient_affine", "read_header", "read_series"]
+from .dicom_grid import find_grid, list_slices
+from .dicom_header import Dicom, read_dicom
+from .dicom_voxels import read_voxels
+from .walk import find_series, list_entries
 
-SOP_CLASS, DESCRIPTION, POSITION, ORIENTATION = "0008|0016", "0008|103e", "0020|0032", "0020|0037"
-GAP_TOLERANCE = 0.1  # part of the slice distance: scanners round positions, a missing slice is 1
+__all__ = ["grid_affine", "list_series", "read_dicom_file", "read_dicom_shape", "read_header", "read_series"]
+
+DESCRIPTION, INSTANCE, ORIENTATION = 0x0008103E, 0x00200013, 0x00200037
 
 
-def read_header(path: str) -> sitk.ImageFileReader:
+def read_header(path: str, image_io: str = "") -> sitk.ImageFileReader:
     """Reads an image's header; ``Execute()`` of what is returned reads the voxels."""
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
     reader.SetFileName(path)
     reader.ReadImageInformation()
     return reader
@@ -35,12 +39,10 @@ def grid_affine(header: sitk.ImageFileReader) -> np.ndarray:
     return affine
 
 
-def patient_affine(header: sitk.ImageFileReader) -> np.ndarray:
-    """Affine (4, 4) in RAS, mm; of DICOM without the patient's axes, as in ultrasound, that of the pixel grid."""
-    affine = grid_affine(header)
-    dicom, oriented = header.HasMetaDataKey(SOP_CLASS), header.HasMetaDataKey(ORIENTATION)
-    # enhanced multi-frame files have their orientation in a sequence, which SimpleITK does not list
-    if dicom and not oriented and np.array_equal(affine, np.diag(affine.diagonal())):
+def _unplaced_affine(dicom: Dicom) -> np.ndarray:
+    """Affine in RAS of one slice; of DICOM without the patient's axes, as in ultrasound, that of the pixel grid."""
+    affine = grid_affine(read_header(dicom.path, "GDCMImageIO"))
+    if ORIENTATION not in dicom.elements and np.array_equal(affine, np.diag(affine.diagonal())):
         return affine
     return orientation_ras_lps(affine)
 
@@ -49,113 +51,107 @@ def list_series(folder: str | Path) -> dict[str, tuple[str, ...]]:
     """Lists the DICOM series of a folder.
 
     Args:
-        folder: folder with the files of one or more series; subfolders are not looked into.
+        folder: folder with the files of one or more series, under any names; subfolders are not looked into.
 
     Returns:
-        The files by series instance UID, in the order of their place along the slice normal.
+        The files by series instance UID, in the order of their names.
 
     Raises:
         ValueError: When the folder holds no DICOM image.
     """
-    folder = str(folder)
-    uids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(folder)
-    if not uids:
+    series = find_series(list_entries(Path(folder)))
+    if not series:
         raise ValueError(f"{folder} holds no DICOM image: name the folder that holds the files of a series.")
-    return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(folder, uid) for uid in uids}
-
-
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file() or path.name == "DICOMDIR":
-        return False
-    with path.open("rb") as file:
-        file.seek(128)
-        return file.read(4) == b"DICM"
-
-
-def _warn_of_unlisted(folder: Path, series: dict[str, tuple[str, ...]]) -> None:
-    """GDCM leaves out what it cannot read; where that is the last slice, no gap tells of it."""
-    listed = {Path(name).name for names in series.values() for name in names}
-    left_out = sorted(path.name for path in folder.iterdir() if path.name not in listed and _is_dicom(path))
-    if left_out:
-        warnings.warn(
-            f"{folder}: {len(left_out)} DICOM file(s) hold no readable image and were left out ({left_out[:3]}, ...): "
-            "a slice among them is truncated and has to be replaced; a report or presentation state can be removed.",
-            stacklevel=2,
-        )
+    return {uid: tuple(map(str, names)) for uid, names in sorted(series.items())}
 
 
 def _describe(series: dict[str, tuple[str, ...]]) -> str:
     lines = []
     for uid, names in series.items():
-        header = read_header(names[0])
-        text = header.GetMetaData(DESCRIPTION).strip() if header.HasMetaDataKey(DESCRIPTION) else "no description"
+        text = read_dicom(names[0], last=DESCRIPTION).elements.text(DESCRIPTION) or "no description"
         lines.append(f"{uid} ({text}, {len(names)} files)")
     return "; ".join(lines)
 
 
-def _choose(folder: str | Path, series: dict[str, tuple[str, ...]], series_uid: str) -> tuple[str, ...]:
+def _choose(folder: str | Path, series_uid: str) -> list[Dicom]:
+    """The files of one series, in the order of their instance numbers as far as those go."""
+    series = list_series(folder)
     if series_uid and series_uid not in series:
         raise ValueError(f"{folder} holds no series {series_uid!r}; it holds {_describe(series)}.")
     if not series_uid and len(series) > 1:
         raise ValueError(
-            f"{folder} holds {len(series)} series: {_describe(series)}. Choose one of them with series_uid=."
+            f"{folder} holds {len(series)} series: {_describe(series)}. Move the files of each into a folder of its "
+            "own, or choose one of them with series_uid=."
         )
-    return series[series_uid] if series_uid else next(iter(series.values()))
+    files = [read_dicom(name) for name in series[series_uid or next(iter(series))]]
+    return sorted(files, key=lambda file: (file.elements.decimals(INSTANCE) or [0])[0])
 
 
-def _stack_affine(folder: str | Path, names: tuple[str, ...]) -> np.ndarray:
-    """Affine of the stacked slices from the first and the last one, so that a tilted gantry keeps its shear.
+def _arrange(source: str, files: list[Dicom]) -> tuple[list[int], np.ndarray]:
+    """Order of all frames and their affine in RAS.
 
     Raises:
-        ValueError: When the slices do not form a grid.
+        ValueError: When they form no grid.
     """
-    headers = [read_header(name) for name in names]
-    affines = np.array([patient_affine(header) for header in headers])
-    affine = affines[0].copy()
-    if len(names) == 1:
-        return affine
-    for name, header, other in zip(names, headers, affines, strict=True):
-        same_plane = np.allclose(other[:3, :2], affine[:3, :2], rtol=0, atol=1e-3)
-        if header.GetSize() != (*headers[0].GetSize()[:2], 1) or not same_plane:
-            raise ValueError(
-                f"{folder}: {name} has several frames, or another size, pixel spacing or orientation than {names[0]}. "
-                "Move the slices of each stack, and each multi-frame file, into a folder of its own."
-            )
-    if not any(header.HasMetaDataKey(POSITION) for header in headers):
-        return affine  # frames of a film
-    positions = affines[:, :3, 3]
-    step = (positions[-1] - positions[0]) / (len(names) - 1)
-    distances = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    # the median is what most slices have, also in a short stack with one gap
-    if not np.abs(distances - np.median(distances)).max() < GAP_TOLERANCE * np.linalg.norm(step):
+    slices = [entry for file in files for entry in list_slices(file)]
+    if 1 < len(files) < len(slices):
         raise ValueError(
-            f"{folder}: the {len(names)} slices are not evenly spaced, {distances.min():g} to {distances.max():g} mm. "
-            "Add the missing slices, separate the time points or echoes, or resample to a regular grid first."
+            f"{source}: {len(files)} files of one series, some of several frames. Move each multi-frame file into a "
+            "folder of its own."
         )
-    affine[:3, 2] = step
-    return affine
+    if any(entry.position for entry in slices) and len(slices) > 1:
+        return find_grid(source, slices)
+    return list(range(len(slices))), _unplaced_affine(files[0])  # one slice, or the frames of a film
 
 
-def read_series(folder: str | Path, series_uid: str = "") -> tuple[sitk.Image, np.ndarray]:
-    """Reads one DICOM series of a folder as a volume, slope and intercept applied (HU in CT).
+def read_series(folder: str | Path, series_uid: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Reads one DICOM series of a folder as a volume, slope and intercept of each slice applied (HU in CT).
 
     Args:
         folder: folder with the files.
         series_uid: series instance UID; may be left out where the folder holds one series.
 
     Returns:
-        The volume, and its affine (4, 4) in RAS, mm. SimpleITK's own direction does not hold a tilted gantry.
+        The volume, axes (x, y, z[, color]), and its affine (4, 4) in RAS, mm.
 
     Raises:
         ValueError: When there is no DICOM image or no such series, the folder holds several and none is named, a slice
-            is missing or repeated, or files differ in size, spacing or orientation.
+            is missing, repeated or truncated, or slices differ in size, spacing or orientation.
     """
-    series = list_series(folder)
-    names = _choose(folder, series, series_uid)
-    _warn_of_unlisted(Path(folder), series)
-    affine = _stack_affine(folder, names)
-    if len(names) == 1:  # may be a multi-frame file
-        return sitk.ReadImage(names[0]), affine
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    return reader.Execute(), affine
+    files = _choose(folder, series_uid)
+    order, affine = _arrange(str(folder), files)
+    parts = [read_voxels(file.path) for file in files]
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise ValueError(f"{folder}: some slices have colors and some have not. Move them into folders of their own.")
+    return np.concatenate(parts)[order].swapaxes(0, 2), affine
+
+
+def read_dicom_file(path: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Reads one DICOM file: an image (x, y[, color]) of one frame, a volume (x, y, z[, color]) of several.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The array, its affine (4, 4) in RAS, mm, without the patient's axes that of the pixel grid, and the number of
+        its spatial axes.
+
+    Raises:
+        ValueError: When it is truncated, or its frames form no grid, as in :func:`read_series`.
+    """
+    order, affine = _arrange(path, [read_dicom(path)])
+    voxels = read_voxels(path)
+    if len(order) == 1:
+        return voxels[0].swapaxes(0, 1), affine, 2
+    return voxels[order].swapaxes(0, 2), affine, 3
+
+
+def read_dicom_shape(path: str | Path) -> tuple[int, ...]:
+    """Reads the spatial shape of a file, or of the one series of a folder, from headers; raises as reading does."""
+    is_folder = Path(path).is_dir()
+    files = _choose(path, "") if is_folder else [read_dicom(path)]
+    if any(not file.kind for file in files):
+        raise ValueError(f"{path} cannot be read as an image (it has no pixels): drop it from the list.")
+    count = len(_arrange(str(path), files)[0])
+    size = list_slices(files[0])[0].size
+    return (*size, count) if is_folder or count > 1 else size

@@ -8,52 +8,28 @@ from pathlib import Path
 from monai.config import PathLike
 from monai.utils import look_up_option
 
-from .image_files import has_suffix
 from .split import complete_sections
+from .walk import find_images, images_by_folder, list_entries
 
-__all__ = ["image_folder_datalist", "is_series", "list_files", "read_class_folders"]
+__all__ = ["image_folder_datalist", "read_class_folders"]
 
-_DICOM = (".dcm", ".dicom", ".ima")
 _PARTS = {"training": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
 
-def list_files(folder: Path) -> list[Path]:
-    """Sorted entries without hidden ones (macOS leaves "._" copies in many archives)."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def is_series(folder: Path) -> bool:
-    """Whether files of one DICOM series lie in a folder; they may have no suffix at all."""
-    files = [path for path in list_files(folder) if path.is_file()]
-    return bool(files) and all(has_suffix(path, _DICOM) or not path.suffix for path in files)
-
-
-def _images(folder: Path) -> list[str]:
-    """Files of a folder and of the folders in it; a folder of DICOM files in it is one image."""
-    found: list[str] = []
-    for path in list_files(folder):
-        if path.is_dir() and not is_series(path):
-            found += _images(path)
-        else:
-            found.append(str(path))
-    return found
-
-
 def _leaves(folder: Path, root: Path) -> dict[str, list[str]]:
-    """Images of each folder that holds files or nothing, by its path below `root`."""
-    entries = list_files(folder)
-    files, folders = [str(path) for path in entries if path.is_file()], [path for path in entries if path.is_dir()]
-    found = {folder.relative_to(root).as_posix(): files} if files or not folders else {}
-    for path in folders:
-        found |= _leaves(path, root)
+    """Images of each folder that holds images or nothing, by its path below `root`; a series lies in its parent."""
+    found: dict[str, list[str]] = {}
+    for place, images in images_by_folder(folder).items():
+        is_series = images == [str(place)] and place != folder
+        found.setdefault((place.parent if is_series else place).relative_to(root).as_posix(), []).extend(images)
     return found
 
 
 def _classes(folder: Path, nested: bool) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for path in list_files(folder):
+    for path in list_entries(folder):
         if path.is_dir():
-            found |= _leaves(path, folder) if nested else {path.name: _images(path)}
+            found |= _leaves(path, folder) if nested else {path.name: find_images(path)}
     return dict(sorted(found.items()))
 
 
@@ -109,7 +85,8 @@ def image_folder_datalist(
     r"""Lists a folder of class folders; :func:`~monai_crossd.data.load_datalist` reads the headers of the files too.
 
     ``root`` has a folder per class (ImageNet's layout), or ``train``, ``val`` and ``test`` with a folder per class in
-    each. Without ``val`` the training images are split. A folder of DICOM files inside a class folder is one image.
+    each. Without ``val`` the training images are split. Images are told by their content, whatever they are called; a
+    folder with the slices of a DICOM series is one image.
 
     Args:
         root: the folder.

@@ -9,31 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from monai.config import PathLike
-from monai.data import NibabelReader, PILReader
+from monai.data import orientation_ras_lps
 from monai.utils import MetaKeys
-from PIL import Image
 
-from .dicom_series import SOP_CLASS, grid_affine, patient_affine, read_header, read_series
+from .checksums import check_meta, check_nrrd
+from .dicom_series import grid_affine, read_dicom_file, read_header, read_series
+from .formats import NIFTI, SUFFIXES, find_format, has_suffix
+from .nifti import read_nifti
+from .npz_reader import NpzReader, is_npz_path
+from .pictures import read_picture
 
 __all__ = ["NIFTI", "SUFFIXES", "Loaded", "has_suffix", "load_image", "naming"]
-
-NIFTI = (".nii", ".nii.gz")
-PHOTOS = (".jpg", ".jpeg", ".bmp")
-PNG, TIFF = (".png",), (".tif", ".tiff")
-SUFFIXES = (*NIFTI, *PHOTOS, *PNG, *TIFF, ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
 
 Loaded = tuple[np.ndarray, dict]
 
 
-def has_suffix(path: PathLike, suffixes: tuple[str, ...]) -> bool:
-    """Tells whether a file name ends in one of `suffixes`; MONAI's test takes "scan.png.mha" for a PNG as well."""
-    return str(path).lower().endswith(suffixes)
-
-
 @contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Turns whatever a library raises for a broken file into an error that names the file."""
+    """Turns whatever a library raises for a broken file into an error that names the file, and how to go on."""
     try:
         yield
     # each library has its own exceptions for a broken file, zlib and EOFError among them
@@ -49,11 +42,6 @@ def naming(path: str) -> Iterator[None]:
         ) from error
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """A palette's indices mean nothing without the palette."""
-    return image.convert("RGB") if image.mode == "P" else image
-
-
 def _with_geometry(array: np.ndarray, rank: int, affine: np.ndarray, header: dict) -> Loaded:
     """All axes after the spatial ones become one channel axis, which is named in the meta."""
     if array.ndim > rank:
@@ -65,64 +53,78 @@ def _with_geometry(array: np.ndarray, rank: int, affine: np.ndarray, header: dic
 
 
 def _load_nifti(path: str) -> Loaded:
-    reader = NibabelReader()
-    array, header = reader.get_data(reader.read(path))
+    array, header = read_nifti(path)
     if array.dtype.fields:  # RGB is a structure to nibabel
-        array = np.stack([array[name] for name in array.dtype.names], axis=-1)
+        array = np.stack([array[name] for name in array.dtype.names or ()], axis=-1)
     rank = min(3, len(header[MetaKeys.SPATIAL_SHAPE]))
     return _with_geometry(array, rank, header[MetaKeys.AFFINE], header)
 
 
-def _load_photo(path: str) -> Loaded:
-    with Image.open(path) as image:
-        array, header = PILReader().get_data(_rgb(image))
-    return _with_geometry(array, 2, np.eye(4), header)
+def _load_picture(path: str) -> Loaded:
+    array, affine, rank = read_picture(path)
+    return _with_geometry(array, rank, affine, {})
 
 
-def _to_array(image: sitk.Image) -> np.ndarray:
-    """Axes (x, y, z, time, component); the last two where the image has them."""
-    array = sitk.GetArrayFromImage(image)
-    if image.GetNumberOfComponentsPerPixel() == 1:
-        return array.T
-    return np.moveaxis(array.T, 0, -1)
+def _load_dicom(path: str) -> Loaded:
+    array, affine, rank = read_dicom_file(path)
+    header = read_header(path, "GDCMImageIO")
+    return _with_geometry(array, rank, affine, {key: header.GetMetaData(key) for key in header.GetMetaDataKeys()})
 
 
-def _load_file(path: str) -> Loaded:
-    header = read_header(path)
+def _load_numpy(path: str) -> Loaded:
+    array = np.load(path, allow_pickle=False)
+    return _with_geometry(array, array.ndim, np.eye(4), {})
+
+
+def _load_file(path: str, image_io: str = "") -> Loaded:
+    header = read_header(path, image_io)
     image = header.Execute()
-    array = _to_array(image)
-    rank = min(3, image.GetDimension())
-    if has_suffix(path, PNG):
-        affine = np.eye(4)
-    else:
-        affine = grid_affine(header) if has_suffix(path, TIFF) else patient_affine(header)
-    if header.HasMetaDataKey(SOP_CLASS) and image.GetSize()[2:] == (1,):
-        array, rank = array[:, :, 0], 2  # one DICOM slice is a 2D image that knows its plane
+    array = sitk.GetArrayFromImage(image).T  # axes (component, x, y, z, time), the first and last where it has them
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, 0, -1)
     fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys() if not key.startswith("ITK_")}
-    return _with_geometry(array, rank, affine, fields)
+    return _with_geometry(array, min(3, image.GetDimension()), orientation_ras_lps(grid_affine(header)), fields)
 
 
-def _load_series(folder: str, series_uid: str) -> Loaded:
-    image, affine = read_series(folder, series_uid)
-    return _with_geometry(_to_array(image), 3, affine, {})
+def _load_nrrd(path: str) -> Loaded:
+    check_nrrd(path)
+    return _load_file(path, "NrrdImageIO")
+
+
+def _load_meta(path: str) -> Loaded:
+    check_meta(path)
+    return _load_file(path, "MetaImageIO")
 
 
 def load_image(path: str, series_uid: str) -> Loaded:
-    """Reads one image of any format.
+    """Reads one image of any format, which its content says.
 
     Args:
-        path: file, or folder with a DICOM series.
+        path: file, folder with a DICOM series, or image in an .npz file.
         series_uid: the series of a folder with several.
 
     Returns:
         The array, axes (x, y[, z][, channel]), and the fields of its header with affine, shape and channel axis.
 
     Raises:
+        FileNotFoundError: When there is no such file.
         ValueError: When it cannot be read.
     """
+    if is_npz_path(path):
+        reader = NpzReader()
+        return reader.get_data(reader.read(path))
     with naming(path):
         if Path(path).is_dir():
-            return _load_series(path, series_uid)
-        if has_suffix(path, NIFTI):
-            return _load_nifti(path)
-        return _load_photo(path) if has_suffix(path, PHOTOS) else _load_file(path)
+            array, affine = read_series(path, series_uid)
+            return _with_geometry(array, 3, affine, {})
+        return _LOAD.get(find_format(path), _load_file)(path)
+
+
+_LOAD = {
+    "nifti": _load_nifti,
+    "dicom": _load_dicom,
+    "picture": _load_picture,
+    "numpy": _load_numpy,
+    "nrrd": _load_nrrd,
+    "meta": _load_meta,
+}

@@ -8,28 +8,13 @@ from pathlib import Path
 from monai.config import PathLike
 
 from .datalist import DEMO_DIR, load_datalist
-from .folder import is_series
+from .formats import SUFFIXES, has_suffix
 from .headers import check_files
-from .image_files import SUFFIXES, has_suffix
+from .walk import find_images, group_channels
 
 __all__ = ["list_images"]
 
 LISTS = (".json", ".csv", ".npz")
-
-
-def _below(folder: Path) -> list[str]:
-    """Images of a folder and of the folders in it; a folder of DICOM files is one image."""
-    if is_series(folder):
-        return [str(folder)]
-    found: list[str] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            found += _below(path)
-        elif has_suffix(path, SUFFIXES):
-            found.append(str(path))
-    return found
 
 
 def list_images(
@@ -41,7 +26,8 @@ def list_images(
         dataset: one of
 
             - an image file of any format, or the folder of one DICOM series;
-            - a folder of such files and folders, at any depth; of a data set with ``imagesTs`` only that part;
+            - a folder of such files and folders, at any depth; of a data set with ``imagesTs`` only that part. Images
+              are told by their content, each is listed once, and nnU-Net's ``_0000, _0001`` are channels of one;
             - a .json, .csv or .npz file, or a word of :func:`~monai_crossd.data.load_datalist`: the images of
               ``section``.
         task: ``"segmentation"`` or ``"classification"``, of such a list.
@@ -49,7 +35,7 @@ def list_images(
         section: of such a list.
 
     Returns:
-        Dictionaries with "image", an absolute path.
+        Dictionaries with "image", an absolute path or a list of them (channels).
 
     Raises:
         FileNotFoundError: When ``dataset`` does not exist.
@@ -63,11 +49,11 @@ def list_images(
         ...     [Path(item["image"]).name for item in list_images(folder)]
         ['a.png']
     """
-    path = Path(dataset).expanduser().absolute()
+    path = Path(str(dataset)).expanduser().absolute()  # a number on a command line is the name of a folder
     if not path.exists() or has_suffix(path, LISTS):
-        return [{"image": item["image"]} for item in load_datalist(dataset, section, task, demo_dir)]
+        return [{"image": item["image"]} for item in load_datalist(str(dataset), section, task, demo_dir)]
     test = path / "imagesTs"
-    found = [str(path)] if path.is_file() else _below(test if test.is_dir() else path)
+    found = [str(path)] if path.is_file() else group_channels(find_images(test if test.is_dir() else path))
     if not found:
         raise ValueError(
             f"{path} holds no image: give an image, a folder of images ({', '.join(SUFFIXES)}, DICOM series), "

@@ -14,7 +14,9 @@ from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from .dicom_series import list_series, read_header
-from .image_files import SUFFIXES, Loaded, has_suffix, load_image, naming
+from .formats import find_format
+from .image_files import Loaded, load_image, naming
+from .npz_reader import is_npz_path
 
 __all__ = ["SimpleITKReader", "register_sitk_reader"]
 
@@ -71,12 +73,13 @@ class SimpleITKReader(ImageReader):
         self.affine_lps_to_ras = affine_lps_to_ras
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Tells whether the names are those of formats that are read here, or folders.
+        """Tells whether all are folders or files whose content, or else name, is of a known format.
 
         Args:
             filename: path, or several.
         """
-        return all(Path(name).is_dir() or has_suffix(name, SUFFIXES) for name in ensure_tuple(filename))
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return all(path.is_dir() or (path.is_file() and bool(find_format(path))) for path in paths)
 
     def read(self, data: Sequence[PathLike] | PathLike) -> list[str]:
         """Checks that the paths are there and may be images.
@@ -92,15 +95,17 @@ class SimpleITKReader(ImageReader):
 
         Raises:
             FileNotFoundError: When a path does not exist.
-            ValueError: When a file of no known suffix is no image, or a folder holds no DICOM image.
+            ValueError: When a file of no known format is no image, or a folder holds no DICOM image.
         """
         paths = [str(path) for path in ensure_tuple(data)]
         for path in paths:
+            if is_npz_path(path):
+                continue
             if not Path(path).exists():
                 raise FileNotFoundError(f"{path} does not exist: correct the data list or put the file there.")
             if Path(path).is_dir():
                 list_series(path)
-            elif not has_suffix(path, SUFFIXES):
+            elif not find_format(path):
                 with naming(path):
                     read_header(path)
         return paths

@@ -14,9 +14,10 @@ from monai.data import load_decathlon_datalist
 from monai.utils import look_up_option
 
 from .demo import EMBEDDED, prepare_embedded
-from .folder import list_files, read_class_folders
+from .folder import read_class_folders
 from .medmnist import read_medmnist
 from .table import read_table
+from .walk import list_entries
 
 __all__ = ["SECTIONS", "TASKS", "Source", "read_source"]
 
@@ -110,8 +111,8 @@ def _check_item(item: Any, task: str, names: dict[int, str], where: str) -> None
 def _from_pairs(folder: Path) -> Source:
     """Pairs imagesTr and labelsTr by file name; nnU-Net's channels ``case_0000, case_0001`` become a list."""
     images: dict[str, list[Path]] = {}
-    labels = {_case(path): path for path in list_files(folder / "labelsTr")}
-    for path in list_files(folder / "imagesTr"):
+    labels = {_case(path): path for path in list_entries(folder / "labelsTr")}
+    for path in list_entries(folder / "imagesTr"):
         name = _case(path)
         images.setdefault(name if name in labels else _CHANNEL.sub("", name), []).append(path)
     for name in sorted(images.keys() ^ labels.keys()):
@@ -174,5 +175,5 @@ def read_source(dataset: PathLike, task: str, demo_dir: PathLike, nested: bool =
     expected = "imagesTr/ and labelsTr/" if task == "segmentation" else "train/ and val/ or class folders"
     raise ValueError(
         f"{path} is no {task} data set: expected dataset.json or {expected}, "
-        f"found {[entry.name for entry in list_files(path)][:8]}."
+        f"found {[entry.name for entry in list_entries(path)][:8]}."
     )

@@ -107,7 +107,7 @@ def test_bad_folders(tmp_path, case):
     names, nested, message = BAD[case]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / f"{name}.png").touch()
     with pytest.raises(ValueError, match=message) as caught:
         image_folder_datalist(tmp_path, "validation", nested=nested)
     assert str(tmp_path) in str(caught.value)
