@@ -37,8 +37,8 @@ def naming(path: str) -> Iterator[None]:
         # MetaImage's last line is a left-over errno that says "No such file" of any truncated file
         cause = next((line for line in lines if "ERROR" in line), lines[-1] if lines else type(error).__name__)
         raise ValueError(
-            f"{path} cannot be read as an image ({cause}): replace the file or drop it from the list; it may be truncated, "
-            "damaged or of another format."
+            f"{path} cannot be read as an image ({cause}): replace the file or drop it from the list; it may be "
+            "truncated, damaged or of another format."
         ) from error
 
 
