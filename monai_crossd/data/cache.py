@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from monai.config import PathLike
-from monai.data import CacheDataset, DataLoader, Dataset
+from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, convert_to_contiguous
 from monai.utils import look_up_option
 
-from .device_cache import DeviceCacheDataset, DeviceLoader
+from .device_cache import DeviceCacheDataset, DeviceLoader, MemoryCacheDataset
 from .disk_cache import DiskCacheDataset
 from .preparation import Preparation
 from .skip import ON_ERROR, THREADS, Skipped, prepare_each
@@ -39,7 +39,7 @@ def _build(data: Sequence, preparation: Preparation, cache: str, cache_dir: Path
         return DiskCacheDataset(data, preparation, Path(cache_dir))
     if cache == "smart":
         return SmartCache(data, preparation)
-    kind = CacheDataset if cache == "ram" else DeviceCacheDataset
+    kind = MemoryCacheDataset if cache == "ram" else DeviceCacheDataset
     return kind(data, preparation, num_workers=THREADS, progress=False)
 
 
@@ -49,13 +49,13 @@ def _build_readable(
     """As `_build`, of the items that can be prepared; what a cache holds is made once."""
     if cache == "disk":
         dataset = _build(data, preparation, cache, cache_dir)
-        dataset.data, _, skipped = prepare_each(data, dataset.prepare)  # its `set_data` would empty the folder
+        dataset.data, _, skipped = prepare_each(data, dataset.prepare)
         return dataset, skipped
     if cache in ("none", "smart"):
         readable, _, skipped = prepare_each(data, preparation.prepare)
         return _build(readable, preparation, cache, cache_dir), skipped
     readable, made, skipped = prepare_each(data, lambda item: convert_to_contiguous(preparation.prepare(item)), True)
-    kind = CacheDataset if cache == "ram" else DeviceCacheDataset
+    kind = MemoryCacheDataset if cache == "ram" else DeviceCacheDataset
     dataset = kind(readable, preparation, runtime_cache=made, progress=False)
     dataset.runtime_cache = False  # `set_data` makes a cache of its own
     return dataset, skipped
@@ -78,12 +78,12 @@ def build_dataset(
         cache: one of
 
             - "none": every epoch reads every file (Dataset);
-            - "ram": all in memory (CacheDataset);
+            - "ram": all in memory, as the files are when it is built (CacheDataset);
             - "disk": in files of ``cache_dir``, kept for later runs (:class:`DiskCacheDataset`);
             - "smart": half of the items in memory, a tenth of them replaced after each epoch, so that an epoch is of
               half of the items (SmartCacheDataset): for training, not for validation;
             - "gpu": all in the memory of ``device``, and random transforms run there (CacheDataset).
-        cache_dir: for "disk", a folder of your own. Delete it to free the space.
+        cache_dir: for "disk", a folder of your own, which may lie among the images. Delete it to free the space.
         device: for "gpu".
         on_error: "raise": a file that cannot be read is named, when it is cached or read. "skip-and-report": such items
             are found by one pass over all before anything else (which also fills the cache of "ram", "disk" and "gpu"),

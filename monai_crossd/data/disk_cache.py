@@ -1,86 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI's PersistentDataset that notices changed files and transforms, and outlives a full disk."""
+"""MONAI's PersistentDataset that notices changed files, transforms and code, and outlives damage and a full disk."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
-import pickle
+import re
 import tempfile
+import uuid
 from collections.abc import Sequence
 from copy import deepcopy
+from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import monai
 import numpy as np
 import torch
-from monai.data import PersistentDataset
-from monai.data.utils import pickle_hashing
-from monai.utils.enums import TraceKeys
+from monai.data import PersistentDataset, get_track_meta
+from monai.utils import enums
 
 from .._version import __version__
-from .preparation import Preparation, first_line
+from .fingerprint import fingerprint
+from .preparation import Preparation, count_deterministic, first_line
+from .stamps import is_cache, mark_cache, stamp_file, stamp_image
 
 __all__ = ["DiskCacheDataset"]
 
-# what the meta of an image holds beside tensors; code is not among it
-SAFE = [
+# what the meta of an image and the trace of its transforms hold beside tensors; code is not among it
+SAFE: list[Any] = [
     np.ndarray,
     np.dtype,
     np.empty(0).__reduce__()[0],  # what rebuilds arrays and numbers; numpy 1 and 2 keep it in different places
     np.float64(0).__reduce__()[0],
     *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"},
-    TraceKeys,
+    *(kind for kind in vars(enums).values() if isinstance(kind, type) and issubclass(kind, Enum) and kind is not Enum),
 ]
+_DIGEST = hashlib.sha256().digest_size
+_OWN = re.compile(r"[0-9a-f]{32,}\.pt|CACHEDIR\.TAG|\..*")  # another process may be marking it
+_READERS = ("SimpleITK", "nibabel", "pillow")  # they read behind any transform
 
 logger = logging.getLogger(__name__)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Size and time of a file; a folder, of DICOM files, is as new as its newest."""
-    stat = path.stat()
-    newest = max((p.lstat().st_mtime_ns for p in path.iterdir()), default=0) if path.is_dir() else 0
-    return stat.st_size, max(stat.st_mtime_ns, newest)
-
-
-def _stamps(value: Any) -> Any:
-    """Size and time of each file that an item names."""
-    if isinstance(value, dict):
-        return [_stamps(part) for part in value.values()]
-    if isinstance(value, (list, tuple)):
-        return [_stamps(part) for part in value]
-    if isinstance(value, (str, os.PathLike)):
-        name = os.fspath(value)
-        for candidate in filter(None, (name, name.rpartition("#")[0])):  # the second: an array of an .npz
-            try:
-                return _stamp(Path(candidate))
-            except (OSError, ValueError):  # no path, but a text
-                pass
-    return None
-
-
 def hash_item(item: Any) -> bytes:
-    """Hash of an item and of the size and time of its files."""
-    return hashlib.sha256(pickle_hashing(item) + repr(_stamps(item)).encode()).hexdigest()[:32].encode()
+    """Hash of an item and of the stamps of its files."""
+    return fingerprint(item, stamp_image)[:32].encode()
 
 
-def _hash_transforms(transforms: Sequence) -> bytes:
+def _hash_transforms(preparation: Preparation) -> str:
+    """Hash of the deterministic transforms with the Compose's options and what else decides their values."""
+    options = (preparation.map_items, preparation.unpack_items, preparation.lazy, preparation.overrides)
+    settings = (get_track_meta(), torch.get_default_dtype())
+    versions = (monai.__version__, __version__, np.__version__, torch.__version__, *map(version, _READERS))
+    transforms = list(preparation.transforms[: count_deterministic(preparation)])
     try:
-        content = pickle.dumps((transforms, monai.__version__, __version__))
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return fingerprint((transforms, options, settings, versions), stamp_file)[:16]
+    except ValueError as error:
         raise ValueError(
-            f"The transforms cannot be told apart from others in the cache ({error}): use no lambda before the first "
-            "random transform, or another cache."
+            f"The transforms cannot be told apart from others in the cache ({error}): make it when the transform is "
+            "called, put it after the first random transform, or choose another cache."
         ) from error
-    return hashlib.sha256(content).hexdigest()[:16].encode()
 
 
-def _check_writable(folder: Path) -> None:
+def _own_folder(folder: Path) -> Path:
+    """The folder, marked as a cache and written to; one in it where it holds files of the user."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        if not is_cache(folder):
+            if not all(_OWN.fullmatch(path.name) for path in folder.iterdir()):
+                return _own_folder(folder / "monai_crossd_cache")
+            mark_cache(folder)
+        with tempfile.TemporaryFile(dir=folder, prefix=".") as file:
             file.write(bytes(4096))
     except OSError as error:
         raise type(error)(
@@ -88,39 +82,65 @@ def _check_writable(folder: Path) -> None:
             f"{folder} cannot be written ({error.strerror}): free space or rights there, or name another cache_dir, or "
             "another cache",
         ) from error
+    return folder
+
+
+def _pack(made: Any) -> bytes:
+    """A file's content, and before it is kept a proof that it can be read: the digest covers what torch's does not."""
+    buffer = io.BytesIO()
+    torch.save(made, buffer)
+    content = buffer.getvalue()
+    content += hashlib.sha256(content).digest()
+    _unpack(content)
+    return content
+
+
+def _unpack(content: bytes) -> Any:
+    if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
+        raise ValueError("its checksum differs: the file is damaged")
+    torch.serialization.add_safe_globals(SAFE)  # here, because worker processes load too
+    return torch.load(io.BytesIO(content[:-_DIGEST]), weights_only=True)
 
 
 class DiskCacheDataset(PersistentDataset):
     """Keeps what the deterministic transforms make as files, for this run and the next ones.
 
-    A file belongs to an item, to the size and time of the item's files, and to the transforms with their arguments and
-    the versions of MONAI and this package: after a change of any of them it is made again, and the old one stays until
-    the folder is deleted. A disk that fills up costs speed only: what has no place is made each time.
+    A file belongs to an item, to its files and those that are read with them (the voxels beside a header, the slices of
+    a folder), to the transforms with their arguments, their code and that which it uses, to the Compose's options, and
+    to the versions of MONAI, torch, numpy, the readers and this package: after a change of any of them it is made
+    again, and the old one stays until the folder is deleted. A disk that fills up costs speed only: what has no place
+    is made each time, and so is what ``torch.load(weights_only=True)`` would refuse.
 
     Args:
         data: items.
         preparation: of the items.
-        cache_dir: folder of the files; it is made.
+        cache_dir: folder of the files; it is made, and marked as a cache, which lists of images leave out. In a folder
+            that holds other files it is the folder ``monai_crossd_cache``.
 
     Raises:
         OSError: When nothing can be written to the folder.
-        ValueError: When the transforms cannot be pickled.
+        ValueError: When a transform holds what has no value to compare, like an open file.
     """
 
     def __init__(self, data: Sequence, preparation: Preparation, cache_dir: Path) -> None:
-        _check_writable(cache_dir)
-        super().__init__(data, preparation, cache_dir, hash_func=hash_item, hash_transform=_hash_transforms)
-        self._full = torch.zeros(1, dtype=torch.bool).share_memory_()  # workers see it
+        super().__init__(data, preparation, _own_folder(cache_dir), hash_func=hash_item)
+        self.transform_hash = _hash_transforms(preparation)
+        self._full, self._told = torch.zeros(2, 1, dtype=torch.bool).share_memory_()  # workers see them
+
+    def set_data(self, data: Sequence) -> None:
+        """Takes other items; the files of the old ones stay, because each belongs to its item."""
+        self.data = data
 
     def prepare(self, item: Any) -> Any:
         """What the deterministic transforms make of an item, from its file where there is one."""
         path = self.cache_dir / f"{hash_item(item).decode()}{self.transform_hash}.pt"
-        if path.is_file():
-            torch.serialization.add_safe_globals(SAFE)  # here, because worker processes load too
-            try:
-                return torch.load(path, weights_only=True)
-            except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-                logger.warning("%s cannot be loaded and is made again (%s)", path, first_line(error))
+        try:
+            return _unpack(path.read_bytes())
+        except FileNotFoundError:
+            pass
+        # damage of any kind; what is read is data, and made again from its source
+        except Exception as error:
+            logger.warning("%s cannot be loaded and is made again (%s)", path, first_line(error))
         made = self._pre_transform(deepcopy(item))
         if not self._full:
             self._save(made, path)
@@ -130,16 +150,22 @@ class DiskCacheDataset(PersistentDataset):
         return self.prepare(item)
 
     def _save(self, made: Any, path: Path) -> None:
-        temporary = None
         try:
-            with tempfile.NamedTemporaryFile(dir=self.cache_dir, prefix=".", delete=False) as file:
-                temporary = Path(file.name)
-                torch.save(made, file)
+            content = _pack(made)
+        # pickle raises what the object raises
+        except Exception as error:
+            if not self._told:
+                logger.warning(
+                    "an item cannot be kept in %s and is made each time (%s)", path.parent, first_line(error)
+                )
+            self._told.fill_(True)
+            return
+        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")  # several processes may fill one cache
+        try:
+            temporary.write_bytes(content)
             os.replace(temporary, path)
-        # torch's zip writer turns a full disk into a RuntimeError
-        except (OSError, RuntimeError) as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
             if not self._full:
                 logger.warning(
                     "%s takes no more (%s): what is not in it is made each time from here on", self.cache_dir, error

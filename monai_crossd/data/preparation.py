@@ -107,6 +107,8 @@ class Preparation(Compose):
     """
 
     def __init__(self, transform: Compose, device: torch.device | None = None) -> None:
+        if type(transform) not in (Compose, Preparation):  # OneOf and its like do not apply all that they hold
+            transform = Compose([transform])
         at = count_deterministic(transform)
         between = [_CheckPair(), *([] if device is None else [_ToDevice(device)])]
         super().__init__(

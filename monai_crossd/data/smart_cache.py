@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from monai.data import DataLoader, SmartCacheDataset
 
+from .device_cache import GiveCopies
 from .preparation import Preparation, PreparationError
 from .skip import THREADS
 
@@ -20,7 +21,7 @@ __all__ = ["SmartCache", "SmartLoader"]
 HELD, REPLACED = 0.5, 0.1  # parts: of the items, and of those held
 
 
-class SmartCache(SmartCacheDataset):
+class SmartCache(GiveCopies, SmartCacheDataset):
     """Holds half of the items, and replaces a tenth of them after each epoch.
 
     Two things differ from MONAI's SmartCacheDataset. It waits for ever when a replacement cannot be read; this one

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .dicom_header import group_series
 from .formats import PICTURES, find_format, has_suffix, is_image
+from .stamps import is_cache
 
 __all__ = ["find_images", "find_series", "group_channels", "images_by_folder", "list_entries"]
 
@@ -16,8 +17,9 @@ _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")  # nnU-Net appends the
 
 
 def list_entries(folder: Path) -> list[Path]:
-    """Sorted entries without hidden ones (macOS leaves "._" copies in many archives) and links into nowhere."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.exists())
+    """Sorted entries without caches, hidden ones (macOS leaves "._" copies in many archives) and links into nowhere."""
+    entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in entries if path.exists() and not is_cache(path))
 
 
 def find_series(files: Iterable[Path]) -> dict[str, list[Path]]:
