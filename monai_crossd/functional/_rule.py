@@ -25,6 +25,7 @@ from functools import wraps
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
 PATHS = ("grouped", "per_sample", "shared")  # of Cross-D
 ACS_PATHS = ("flat", "dense")
@@ -140,7 +141,7 @@ def kept_constant(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @wraps(build)
     def get(*args: object) -> Tensor:
         if args not in kept:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad(), _disable_current_modes():
                 kept[args] = build(*args)
         return kept[args]
 

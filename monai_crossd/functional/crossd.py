@@ -28,7 +28,8 @@ from ._rule import is_eager, pick_path
 from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, shared_conv
 from .depth_gate import gate_depth
 from .inflate import spatial_axis
-from .shift import check_bank, full_precision, mix_kernels, shift_mixing
+from .shift import check_bank, mix_kernels
+from .shift_few import middle_mixing, mix_kernels_few
 
 # torch 2.7 is the first with is_exporting
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -107,7 +108,7 @@ def _mixed_conv_eager(
     elif path == "per_sample":
         y = per_sample_loop(x, weight, mixing, size, stride, pads, dilation, groups)
     else:
-        y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+        y = grouped_conv(x, mix_kernels_few(weight, mixing, size), stride, pads, dilation, groups)
     return _add_bias(y, bias)
 
 
@@ -126,7 +127,7 @@ def crossd_apply2d(
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    mixing = shift_mixing(full_precision(shift), list(weight.shape[2:]), True)
+    mixing = middle_mixing(shift, list(weight.shape[2:]))
     return mixed_conv(x, weight, mixing, list(weight.shape[3:]), bias, stride, pads, dilation, groups)
 
 
@@ -150,7 +151,7 @@ def crossd_apply3d(
         pads = [0] * len(pads)
     depth = weight.shape[2]
     size = list(weight.shape[3:])
-    mixing = shift_mixing(full_precision(shift), list(weight.shape[2:]), True)  # (B, P, Q)
+    mixing = middle_mixing(shift, list(weight.shape[2:]))  # (B, P, Q)
     if placement == "spread":
         # the rows of the kernel's plane, one plane per slice
         planes = (mixing / depth).unflatten(1, size).unsqueeze(axis + 1)

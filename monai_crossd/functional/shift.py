@@ -102,6 +102,18 @@ def _impulse3d(shift: Tensor, size: list[int]) -> Tensor:
     return out.flatten(1)
 
 
+def circulant_index(size: list[int], middle: bool, device: torch.device) -> Tensor:
+    """Which element of a shifted impulse stands where in the matrix of `shift_mixing`, flattened."""
+    d, h, w = size[0], size[1], size[2]
+    first = torch.full([1], d // 2, device=device) if middle else torch.arange(d, device=device)
+    at_d = torch.remainder(first.unsqueeze(1) - torch.arange(d, device=device), d)  # (rows, columns) of the circulant
+    at_h = torch.remainder(torch.arange(h, device=device).unsqueeze(1) - torch.arange(h, device=device), h)
+    at_w = torch.remainder(torch.arange(w, device=device).unsqueeze(1) - torch.arange(w, device=device), w)
+    return (
+        (at_d * (h * w)).view(-1, 1, 1, d, 1, 1) + (at_h * w).view(1, h, 1, 1, h, 1) + at_w.view(1, 1, w, 1, 1, w)
+    ).reshape(-1)
+
+
 def shift_mixing(shift: Tensor, size: list[int], middle: bool) -> Tensor:
     """Matrix M that shifts a flattened bank: kernel = M · bank.
 
@@ -113,16 +125,8 @@ def shift_mixing(shift: Tensor, size: list[int], middle: bool) -> Tensor:
     Returns:
         (B, P, Kd*Kh*Kw) with P = Kh*Kw rows if `middle`, else Kd*Kh*Kw.
     """
-    d, h, w = size[0], size[1], size[2]
-    dev = shift.device
-    first = torch.full([1], d // 2, device=dev) if middle else torch.arange(d, device=dev)
-    at_d = torch.remainder(first.unsqueeze(1) - torch.arange(d, device=dev), d)  # (rows, columns) of the circulant
-    at_h = torch.remainder(torch.arange(h, device=dev).unsqueeze(1) - torch.arange(h, device=dev), h)
-    at_w = torch.remainder(torch.arange(w, device=dev).unsqueeze(1) - torch.arange(w, device=dev), w)
-    index = (
-        (at_d * (h * w)).view(-1, 1, 1, d, 1, 1) + (at_h * w).view(1, h, 1, 1, h, 1) + at_w.view(1, 1, w, 1, 1, w)
-    ).reshape(-1)
-    return _impulse3d(shift, size).index_select(1, index).unflatten(1, [-1, d * h * w])
+    index = circulant_index(size, middle, shift.device)
+    return _impulse3d(shift, size).index_select(1, index).unflatten(1, [-1, size[0] * size[1] * size[2]])
 
 
 def check_bank(weight: Tensor) -> None:

@@ -13,7 +13,8 @@ from ..functional._geometry import check_input, ntuple
 from ..functional.crossd import crossd_apply2d, crossd_apply3d
 from ..functional.depth_gate import gated_kernel
 from ..functional.inflate import spatial_axis, spread_kernel
-from ..functional.shift import crossd_kernel2d, shift_from_map
+from ..functional.shift import crossd_kernel2d
+from ..functional.shift_few import predict_shift
 from ._base import ConvBase, conv_arguments, conv_arguments3d, copy_parameter, copy_state, plain_conv, plane_conv3d
 
 BANK_INITS = ("repeat", "paper")
@@ -102,7 +103,7 @@ class _CrossDConv(ConvBase):
         """One shift per sample (B, 3), or the running one (1, 3); in training it moves the running shift."""
         if self.predictor is None or x.shape[0] == 0:
             return self.running_shift.unsqueeze(0)
-        shift = shift_from_map(self.predictor(x.flatten(3) if x.dim() == 5 else x), self.max_angle)
+        shift = predict_shift(self.predictor(x.flatten(3) if x.dim() == 5 else x), self.max_angle)
         if self.training:
             with torch.no_grad():
                 mean = shift.detach().mean(dim=0).to(self.running_shift.dtype)

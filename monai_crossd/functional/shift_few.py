@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""From a map of rotation parameters to the matrix that mixes a bank, in few operations and with gradients by hand.
+
+The formulas are those of shift.py, which stay what is scripted, compiled, exported, transformed by torch.func, and
+differentiated twice. On small maps a layer's time is the number of its operations, so here
+
+- shift = 1 − θ̂ C a / (|a| + 1e-8), C a = (a_y − a_z, a_z − a_x, a_x − a_y), is one product and one addcmul;
+- the shifted impulse is one product of waves cos(2π f·s), sin(2π f·s) with a constant table, over all frequencies f
+  of the bank at once: the real part of the whole product over the axes is Σ_f cos(2π f·(n − s)) / N.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import has_torch_function_unary
+
+from ._rule import is_eager, kept_constant
+from .shift import circulant_index, full_precision, mix_kernels, shift_from_map, shift_mixing
+
+
+def predict_shift(rotation_map: Tensor, max_angle: float) -> Tensor:
+    """`shift_from_map` in few operations where they just run; TorchScript."""
+    if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
+        if is_eager():
+            return _shift_eager(rotation_map, max_angle)
+    return shift_from_map(rotation_map, max_angle)
+
+
+def middle_mixing(shift: Tensor, bank: list[int]) -> Tensor:
+    """`shift_mixing` of the middle slice, in few operations where they just run; TorchScript."""
+    shift = full_precision(shift)
+    if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
+        if is_eager():
+            return _mixing_eager(shift, bank)
+    return shift_mixing(shift, bank, True)
+
+
+def _shift_eager(rotation_map: Tensor, max_angle: float) -> Tensor:
+    if has_torch_function_unary(rotation_map):  # a MetaTensor: a shift has no use for its metadata
+        rotation_map = rotation_map.as_subclass(Tensor)
+    shift: Tensor = _ShiftFromMap.apply(full_precision(rotation_map.flatten(2)), max_angle)
+    return shift
+
+
+def _mixing_eager(shift: Tensor, bank: list[int]) -> Tensor:
+    mixing: Tensor = _Mixing.apply(shift, tuple(bank))
+    return mixing
+
+
+def mix_kernels_few(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
+    """`mix_kernels`, laid out as a convolution wants them without a copy; eager."""
+    kind = weight.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        weight = weight.to(torch.get_autocast_dtype(kind))
+    kernels: Tensor = _MixKernels.apply(weight, mixing.to(weight.dtype), size)
+    return kernels
+
+
+def _no_autocast(x: Tensor) -> AbstractContextManager:
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+@kept_constant
+def _turn(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Cᵀ: axis @ Cᵀ = (y − z, z − x, x − y)."""
+    return torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], dtype=dtype, device=device)
+
+
+@kept_constant
+def _one(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.ones(1, dtype=dtype, device=device)
+
+
+class _ShiftFromMap(torch.autograd.Function):
+    """`shift_from_map` of (B, 4, L)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, max_angle: float) -> Tensor:
+        with _no_autocast(values):
+            weights = torch.softmax(values, -1)
+            pooled = (values * weights).sum(-1)
+            axis = pooled[:, :3]
+            length = torch.linalg.vector_norm(axis, dim=1, keepdim=True)
+            scaled, angle = length + 1e-8, torch.tanh(pooled[:, 3:])
+            rate, turned = angle / scaled, axis @ _turn(values.device, values.dtype)
+            shift = torch.addcmul(_one(values.device, values.dtype), rate, turned, value=-max_angle)
+        ctx.save_for_backward(values, weights, pooled, length, scaled, angle, rate, turned)
+        ctx.max_angle = max_angle
+        return shift
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        values, weights, pooled, length, scaled, angle, rate, turned = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: through operations that can be differentiated again
+            shift = shift_from_map(values, ctx.max_angle)
+            return torch.autograd.grad(shift, values, grad, create_graph=True)[0], None
+        with _no_autocast(values):
+            grad = grad * -ctx.max_angle
+            to_angle = (grad * turned).sum(1, keepdim=True) / scaled
+            unit = pooled[:, :3] / length.clamp_min(torch.finfo(length.dtype).tiny)
+            to_axis = (grad * rate) @ _turn(values.device, values.dtype).t()
+            to_axis = torch.addcmul(to_axis, to_angle * rate, unit, value=-1)
+            to_pooled = torch.cat([to_axis, torch.ops.aten.tanh_backward(to_angle, angle)], dim=1)
+            slope = torch.addcmul(weights, weights, values - pooled.unsqueeze(-1))
+            return slope.mul_(to_pooled.unsqueeze(-1)), None
+
+
+def frequencies(size: tuple[int, ...]) -> tuple[list[tuple[float, ...]], list[int]]:
+    """Frequencies of a bank, one of each pair f and −f, and how often each counts.
+
+    At the Nyquist frequency of an even size, −1/2, there is no +1/2 beside it, so such an f counts once.
+    """
+    axes = [[f if f <= (k - 1) // 2 else f - k for f in range(k)] for k in size]
+    grid = set(itertools.product(*axes))
+    kept, times = [], []
+    for f in sorted(grid):
+        mirrored = tuple(-v for v in f)
+        if mirrored not in grid or mirrored >= f:
+            kept.append(tuple(v / k for v, k in zip(f, size, strict=True)))
+            times.append(2 if mirrored in grid and mirrored != f else 1)
+    return kept, times
+
+
+@kept_constant
+def _waves(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, 2F): 2π f, twice, and the phases 0 and −π/2, as cos(x − π/2) = sin x."""
+    kept, _ = frequencies(size)
+    rates = torch.tensor(kept, dtype=torch.float64, device="cpu").t() * (2 * math.pi)
+    phases = torch.tensor([0.0, -math.pi / 2], dtype=torch.float64, device="cpu").repeat_interleave(len(kept))
+    return torch.cat([rates.repeat(1, 2), phases.unsqueeze(0)]).to(device, dtype)
+
+
+@kept_constant
+def _table(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(2F, N): what each wave adds to each element of the shifted impulse."""
+    kept, times = frequencies(size)
+    where = torch.cartesian_prod(*(torch.arange(k, dtype=torch.float64, device="cpu") for k in size)).view(-1, 3).t()
+    angles = torch.tensor(kept, dtype=torch.float64, device="cpu") @ where * (2 * math.pi)
+    weights = torch.tensor(times, dtype=torch.float64, device="cpu").unsqueeze(1) / math.prod(size)
+    return torch.cat([angles.cos() * weights, angles.sin() * weights]).to(device, dtype)
+
+
+@kept_constant
+def _index(size: tuple[int, ...], device: torch.device) -> Tensor:
+    """(P*N,): which element of the impulse stands where in the mixing matrix."""
+    return circulant_index(list(size), True, torch.device("cpu")).to(device)
+
+
+@kept_constant
+def _inverse_index(size: tuple[int, ...], device: torch.device) -> Tensor:
+    """(P*N,): where in each row of the mixing matrix an element of the impulse stands; each row holds all of them."""
+    rows = _index(size, torch.device("cpu")).view(-1, math.prod(size))
+    starts = torch.arange(len(rows), device="cpu").unsqueeze(1) * rows.shape[1]
+    return (rows.argsort(1) + starts).flatten().to(device)
+
+
+class _Mixing(torch.autograd.Function):
+    """`shift_mixing` of the middle slice, (B, P, N)."""
+
+    @staticmethod
+    def forward(ctx: Any, shift: Tensor, size: tuple[int, ...]) -> Tensor:
+        key = size, shift.device, shift.dtype
+        with _no_autocast(shift):
+            waves = _waves(*key)
+            phase = torch.addmm(waves[3], shift, waves[:3])
+            impulse = torch.cos(phase) @ _table(*key)
+        ctx.save_for_backward(shift, phase)
+        ctx.size = size
+        mixing = impulse.index_select(1, _index(size, shift.device))
+        return mixing.view(shift.shape[0], size[1] * size[2], math.prod(size))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        shift, phase = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            mixing = shift_mixing(shift, list(ctx.size), True)
+            return torch.autograd.grad(mixing, shift, grad, create_graph=True)[0], None
+        key = ctx.size, shift.device, shift.dtype
+        with _no_autocast(shift):
+            rows = grad.flatten(1).index_select(1, _inverse_index(ctx.size, shift.device))
+            to_impulse = rows.view_as(grad).sum(1)
+            to_phase = (to_impulse @ _table(*key).t()).mul_(torch.sin(phase))
+            return torch.addmm(shift, to_phase, _waves(*key)[:3].t(), beta=0, alpha=-1), None
+
+
+class _MixKernels(torch.autograd.Function):
+    """`mix_kernels` as a product per sample; in the backward one product serves all samples."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
+        ctx.save_for_backward(weight, mixing)
+        ctx.size = size
+        bank = weight.flatten(2).flatten(0, 1)  # (O*I, Q)
+        with _no_autocast(weight):
+            kernels = torch.bmm(bank.expand(mixing.shape[0], -1, -1), mixing.transpose(1, 2))  # (B, O*I, P)
+        return kernels.view([mixing.shape[0], *weight.shape[:2], *size])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        weight, mixing = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            wanted = [t for t, needed in zip((weight, mixing), ctx.needs_input_grad, strict=False) if needed]
+            kernels = mix_kernels(weight, mixing, ctx.size)
+            gradients = iter(torch.autograd.grad(kernels, wanted, grad, create_graph=True))
+            return (*(next(gradients) if needed else None for needed in ctx.needs_input_grad[:2]), None)
+        to_weight = to_mixing = None
+        with _no_autocast(weight):
+            rows = grad.flatten(3).flatten(1, 2).transpose(0, 1).flatten(1)  # (O*I, B*P), a copy
+            if ctx.needs_input_grad[0]:
+                to_weight = (rows @ mixing.flatten(0, 1)).view_as(weight)
+            if ctx.needs_input_grad[1]:
+                to_mixing = (rows.t() @ weight.flatten(2).flatten(0, 1)).view_as(mixing)
+        return to_weight, to_mixing, None
