@@ -23,6 +23,8 @@ from torch.overrides import has_torch_function_unary
 from ._rule import is_eager, kept_constant
 from .shift import circulant_index, full_precision, mix_kernels, shift_from_map, shift_mixing
 
+SMALL_BANK = 64  # elements of a bank up to which one table holds the whole mixing matrix, in single precision
+
 
 def predict_shift(rotation_map: Tensor, max_angle: float) -> Tensor:
     """`shift_from_map` in few operations where they just run; TorchScript."""
@@ -49,8 +51,10 @@ def _shift_eager(rotation_map: Tensor, max_angle: float) -> Tensor:
 
 
 def _mixing_eager(shift: Tensor, bank: list[int]) -> Tensor:
-    mixing: Tensor = _Mixing.apply(shift, tuple(bank))
-    return mixing
+    # a sum over the hundreds of frequencies of a large bank would lose what the product over its axes keeps
+    exact = shift if math.prod(bank) <= SMALL_BANK else shift.double()
+    mixing: Tensor = _Mixing.apply(exact, tuple(bank))
+    return mixing.to(shift.dtype)
 
 
 def mix_kernels_few(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
@@ -139,12 +143,15 @@ def _waves(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> T
 
 @kept_constant
 def _table(size: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(2F, N): what each wave adds to each element of the shifted impulse."""
+    """What each wave adds: to each element of the mixing matrix (2F, P*N), or of a large bank's impulse (2F, N)."""
     kept, times = frequencies(size)
     where = torch.cartesian_prod(*(torch.arange(k, dtype=torch.float64, device="cpu") for k in size)).view(-1, 3).t()
     angles = torch.tensor(kept, dtype=torch.float64, device="cpu") @ where * (2 * math.pi)
     weights = torch.tensor(times, dtype=torch.float64, device="cpu").unsqueeze(1) / math.prod(size)
-    return torch.cat([angles.cos() * weights, angles.sin() * weights]).to(device, dtype)
+    table = torch.cat([angles.cos() * weights, angles.sin() * weights])
+    if math.prod(size) <= SMALL_BANK:
+        table = table[:, _index(size, torch.device("cpu"))]
+    return table.to(device, dtype)
 
 
 @kept_constant
@@ -170,10 +177,11 @@ class _Mixing(torch.autograd.Function):
         with _no_autocast(shift):
             waves = _waves(*key)
             phase = torch.addmm(waves[3], shift, waves[:3])
-            impulse = torch.cos(phase) @ _table(*key)
+            mixing = torch.cos(phase) @ _table(*key)
+            if math.prod(size) > SMALL_BANK:
+                mixing = mixing.index_select(1, _index(size, shift.device))
         ctx.save_for_backward(shift, phase)
         ctx.size = size
-        mixing = impulse.index_select(1, _index(size, shift.device))
         return mixing.view(shift.shape[0], size[1] * size[2], math.prod(size))
 
     @staticmethod
@@ -184,9 +192,10 @@ class _Mixing(torch.autograd.Function):
             return torch.autograd.grad(mixing, shift, grad, create_graph=True)[0], None
         key = ctx.size, shift.device, shift.dtype
         with _no_autocast(shift):
-            rows = grad.flatten(1).index_select(1, _inverse_index(ctx.size, shift.device))
-            to_impulse = rows.view_as(grad).sum(1)
-            to_phase = (to_impulse @ _table(*key).t()).mul_(torch.sin(phase))
+            to_table = grad.flatten(1)
+            if math.prod(ctx.size) > SMALL_BANK:
+                to_table = to_table.index_select(1, _inverse_index(ctx.size, shift.device)).view_as(grad).sum(1)
+            to_phase = (to_table @ _table(*key).t()).mul_(torch.sin(phase))
             return torch.addmm(shift, to_phase, _waves(*key)[:3].t(), beta=0, alpha=-1), None
 
 

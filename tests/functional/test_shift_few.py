@@ -81,6 +81,14 @@ def test_frequencies_count_the_whole_grid(size):
     assert len(set(kept)) == len(kept)
 
 
+@pytest.mark.parametrize("size", BANKS, ids=str)
+def test_no_rotation_is_a_roll_in_single_precision_too(size):
+    bank = torch.randn(2, 2, *size)
+    kernels = mix_kernels_few(bank, middle_mixing(torch.ones(1, 3), list(size)), list(size[1:]))
+    rolled = bank.roll((1, 1, 1), (2, 3, 4))[:, :, size[0] // 2]
+    torch.testing.assert_close(kernels[0], rolled, atol=2e-6, rtol=0)
+
+
 def few(rotation_map, bank):
     return mix_kernels_few(bank, middle_mixing(predict_shift(rotation_map, 1.0), [3, 2, 3]), [2, 3])
 
@@ -133,17 +141,17 @@ def test_constants_first_made_in_inference_mode_serve_training():
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("layer", "forward_limit", "limit"),
     [
-        CrossDConv2d(4, 8, 3, padding=1),
-        CrossDConv2d(4, 8, 3, padding=1, bias=False),
-        CrossDConv2d(4, 8, 7, padding=3, stride=2),
-        CrossDConv2d(4, 8, (2, 3)),
-        CrossDConv3d(4, 8, 3, padding=1),
+        (CrossDConv2d(4, 8, 3, padding=1), 25, 60),
+        (CrossDConv2d(4, 8, 3, padding=1, bias=False), 25, 60),
+        (CrossDConv2d(4, 8, 7, padding=3, stride=2), 27, 65),  # its mixing is made in double precision
+        (CrossDConv2d(4, 8, (2, 3)), 25, 60),
+        (CrossDConv3d(4, 8, 3, padding=1), 25, 60),
     ],
     ids=str,
 )
-def test_a_training_step_takes_few_operations(layer):
+def test_a_training_step_takes_few_operations(layer, forward_limit, limit):
     layer.train()
     x = torch.randn(2, 4, *range(6, 6 + len(layer.stride)), requires_grad=True)
 
@@ -153,8 +161,8 @@ def test_a_training_step_takes_few_operations(layer):
 
     with crossd_path("grouped"):
         forward, backward = count_operations(step, x)
-    assert len(forward) <= 25, forward
-    assert len(forward) + len(backward) <= 60, backward
+    assert len(forward) <= forward_limit, forward
+    assert len(forward) + len(backward) <= limit, backward
 
 
 @pytest.mark.gpu
