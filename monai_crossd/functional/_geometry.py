@@ -7,11 +7,15 @@ lists to the scripted cores.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# torch 2.7 is the first with is_exporting
+_torch_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -71,6 +75,31 @@ def check_convolution(
         raise ValueError(f"kernel_size must be at least 1 on every axis, but is {tuple(kernel_size)}.")
 
 
+def is_exporting() -> bool:
+    """Whether torch.export or torch.onnx, of either exporter, records a graph: it is used with other shapes."""
+    return torch.onnx.is_in_onnx_export() or _torch_is_exporting()
+
+
+def constants(sizes: list[int]) -> list[int]:
+    """Sizes that a weight fixes, as numbers; a trace has them as values of its graph, in single precision."""
+    if not torch.jit.is_scripting():
+        return _traced_constants(sizes) if torch.jit.is_tracing() else sizes
+    return sizes
+
+
+def _traced_constants(sizes: list[int]) -> list[int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        return [int(size) for size in sizes]
+
+
+def in_graph() -> bool:
+    """Whether a graph is recorded by tracing or export: a branch on a shape would be decided by the example's."""
+    if not torch.jit.is_scripting():
+        return torch.jit.is_tracing() or is_exporting()
+    return False
+
+
 def check_input(x: Tensor, in_channels: int, spatial_dims: int) -> None:
     """Check rank and channels of an input.
 
@@ -82,8 +111,9 @@ def check_input(x: Tensor, in_channels: int, spatial_dims: int) -> None:
             f"expected an input of {spatial_dims + 2} axes (batch, channel and {spatial_dims} spatial axes), "
             f"got shape {list(x.shape)}."
         )
-    if x.shape[1] != in_channels:
-        raise ValueError(f"expected {in_channels} input channels, got {x.shape[1]} (shape {list(x.shape)}).")
+    channels = constants([x.shape[1]])[0]
+    if channels != in_channels:
+        raise ValueError(f"expected {in_channels} input channels, got {channels} (shape {list(x.shape)}).")
 
 
 def check_bias(bias: Tensor | None, out_channels: int) -> None:
@@ -115,19 +145,37 @@ def crop_and_pad(x: Tensor, pads: list[int]) -> tuple[Tensor, list[int]]:
     rest: list[int] = []
     for axis in range(len(pads) // 2):
         low, high = pads[2 * axis], pads[2 * axis + 1]
-        # cropping is a view; only what is left over and lopsided has to be written out
-        if low < 0:
-            x = x.narrow(axis + 2, -low, x.shape[axis + 2] + low)
-            low = 0
-        if high < 0:
-            x = x.narrow(axis + 2, 0, x.shape[axis + 2] + high)
-            high = 0
-        common = min(low, high)
+        common = max(min(low, high), 0)
         symmetric.append(common)
         rest += [low - common, high - common]
-    if max(rest) > 0:
-        x = pad_input(x, rest, "constant")
-    return x, symmetric
+    return crop_or_pad(x, rest), symmetric
+
+
+def crop_or_pad(x: Tensor, pads: list[int]) -> Tensor:
+    """Zero padding by `[low, high]` pairs, negative to crop, written out; a crop alone is a view."""
+    outside = [max(pad, 0) for pad in pads]
+    if max(outside) > 0:  # before the crop, which may take more than the image has: what is left are zeros
+        x = pad_input(x, outside, "constant")
+    for axis in range(len(pads) // 2):
+        low, high = max(-pads[2 * axis], 0), max(-pads[2 * axis + 1], 0)
+        if low + high > 0:
+            x = x.narrow(axis + 2, low, crop_size(x, axis + 2, low + high))
+    return x
+
+
+def crop_size(x: Tensor, dim: int, crop: int) -> int:
+    """What a crop leaves of an axis.
+
+    Raises:
+        RuntimeError: if that is nothing, as torch has it for a kernel that is larger than the padded image.
+    """
+    size = x.shape[dim] - crop
+    if not in_graph() and size < 1:
+        raise RuntimeError(
+            f"the kernel is larger than the padded input: an input of shape {list(x.shape)} lacks {1 - size} on axis "
+            f"{dim}."
+        )
+    return size
 
 
 def convolve(

@@ -16,7 +16,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._geometry import check_bias, check_convolution, check_input, convolve, ntuple, pad_input, resolve_padding
+from ._geometry import (
+    check_bias,
+    check_convolution,
+    check_input,
+    constants,
+    convolve,
+    ntuple,
+    pad_input,
+    resolve_padding,
+)
 from ._rule import pick_acs_path
 from .acs_dense import cat_planes, dense_acs
 from .acs_planes import plane_shape, view_channels, view_kernel, view_pads
@@ -44,10 +53,11 @@ def acs_apply3d(
             return convolve(x, cat_planes(weight, kernel_size), bias, stride, pads, dilation, groups)
     elif pick_acs_path(x) == "dense":
         return convolve(x, dense_acs(x, weight, kernel_size), bias, stride, pads, dilation, groups)
-    out_per_group, in_per_group = weight.shape[0] // groups, weight.shape[1]
+    shape = constants(list(weight.shape))
+    out_per_group, in_per_group = shape[0] // groups, shape[1]
     parts: list[Tensor] = []
     start = 0
-    for view, count in enumerate(view_channels(weight.shape[0])):
+    for view, count in enumerate(view_channels(shape[0])):
         view_end = start + count
         while start < view_end:
             # a run of output channels that is one grouped convolution: whole groups, or a piece of a single one

@@ -8,9 +8,9 @@ one operation forward, one backward, and exact, as every element is one product 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ._geometry import constants
 from ._rule import is_eager, kept_constant
 from .acs_planes import plane_shape, view_channels, view_kernel
 
@@ -18,17 +18,17 @@ from .acs_planes import plane_shape, view_channels, view_kernel
 def pad_plane(kernel: Tensor, view: int, kernel_size: list[int]) -> Tensor:
     """2D kernels as 3D kernels with zeros around the centre plane of a view; TorchScript."""
     plane = view_kernel(kernel, view, kernel_size)
-    pads = [0, 0, 0, 0, 0, 0]
-    pads[2 * (2 - view)] = kernel_size[view] // 2
-    pads[2 * (2 - view) + 1] = kernel_size[view] - 1 - kernel_size[view] // 2
-    return F.pad(plane, pads)
+    # not padded: of that, torch's older ONNX exporter does not know the shape
+    slices = [torch.zeros_like(plane)] * kernel_size[view]
+    slices[kernel_size[view] // 2] = plane
+    return torch.cat(slices, dim=view + 2)
 
 
 def cat_planes(weight: Tensor, kernel_size: list[int]) -> Tensor:
     """Dense ACS kernel (O, I, k1, k2, k3) in operations that every exporter knows; TorchScript."""
     parts: list[Tensor] = []
     start = 0
-    for view, count in enumerate(view_channels(weight.shape[0])):
+    for view, count in enumerate(view_channels(constants([weight.shape[0]])[0])):
         parts.append(pad_plane(weight[start : start + count], view, kernel_size))
         start += count
     return torch.cat(parts)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._geometry import constants
+
 
 def view_channels(out_channels: int) -> list[int]:
     """Output channels of the three views: as equal as possible, the remainder to the earlier ones.
@@ -30,7 +32,8 @@ def plane_shape(kernel_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _centre(weight: Tensor, height: int, width: int) -> Tensor:
-    top, left = weight.shape[2] // 2 - height // 2, weight.shape[3] // 2 - width // 2
+    shape = constants(list(weight.shape))
+    top, left = shape[2] // 2 - height // 2, shape[3] // 2 - width // 2
     return weight[:, :, top : top + height, left : left + width]
 
 

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ._geometry import check_bias, check_convolution, check_input, ntuple
+from ._geometry import check_bias, check_convolution, check_input, constants, crop_or_pad, in_graph, ntuple
 from ._rule import is_eager, pick_acs_path
 from .acs import embed_planes, read_kernel_size
 from .acs_dense import dense_acs_transposed
@@ -34,6 +33,31 @@ def check_output_padding(output_padding: list[int], stride: list[int], dilation:
             raise ValueError(
                 f"output_padding {output_padding} must be smaller than stride {stride} or dilation {dilation} "
                 "on each axis."
+            )
+
+
+def check_output_size(
+    x: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    output_padding: list[int],
+    dilation: list[int],
+) -> None:
+    """Check that something is left of the output, as torch does; a graph fails when it runs.
+
+    Raises:
+        RuntimeError: with both sizes.
+    """
+    if not in_graph():
+        size: list[int] = []
+        for axis in range(3):
+            reach = dilation[axis] * (kernel_size[axis] - 1) + 1
+            size.append((x.shape[axis + 2] - 1) * stride[axis] - 2 * padding[axis] + reach + output_padding[axis])
+        if min(size) < 1:
+            raise RuntimeError(
+                f"an input of size {list(x.shape[2:])} would give an output of size {size}: it is too small for "
+                f"kernel_size {kernel_size}, stride {stride}, padding {padding} and output_padding {output_padding}."
             )
 
 
@@ -55,9 +79,9 @@ def _one_view(
     # across the view the plane stands at k // 2: zeros before and after it, or a crop where padding cuts more
     k, d = kernel_size[view], dilation[view]
     pads = [0, 0, 0, 0, 0, 0]
-    pads[2 * (2 - view)] = d * (k // 2) - padding[view]
-    pads[2 * (2 - view) + 1] = d * (k - 1 - k // 2) - padding[view] + output_padding[view]
-    return y if pads[2 * (2 - view)] == 0 and pads[2 * (2 - view) + 1] == 0 else F.pad(y, pads)
+    pads[2 * view] = d * (k // 2) - padding[view]
+    pads[2 * view + 1] = d * (k - 1 - k // 2) - padding[view] + output_padding[view]
+    return crop_or_pad(y, pads)
 
 
 def acs_transpose_apply3d(
@@ -74,11 +98,13 @@ def acs_transpose_apply3d(
     """`acs_conv_transpose3d` with its arguments read; TorchScript."""
     if max(kernel_size) == 1:
         return torch.conv_transpose3d(x, weight.unsqueeze(-1), bias, stride, padding, output_padding, groups, dilation)
+    check_output_size(x, kernel_size, stride, padding, output_padding, dilation)
     if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
         if pick_acs_path(x) == "dense" and is_eager():
             dense = dense_acs_transposed(weight, kernel_size, groups)
             return torch.conv_transpose3d(x, dense, bias, stride, padding, output_padding, groups, dilation)
-    out_per_group, in_per_group = weight.shape[1], weight.shape[0] // groups
+    shape = constants(list(weight.shape))
+    out_per_group, in_per_group = shape[1], shape[0] // groups
     parts: list[Tensor] = []
     start = 0
     for view, count in enumerate(view_channels(out_per_group * groups)):

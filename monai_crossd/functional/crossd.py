@@ -18,7 +18,10 @@ from ._geometry import (
     check_bias,
     check_convolution,
     check_input,
+    constants,
     convolve,
+    in_graph,
+    is_exporting,
     ntuple,
     output_positions,
     pad_input,
@@ -31,18 +34,15 @@ from .inflate import spatial_axis
 from .shift import check_bank, mix_kernels
 from .shift_few import middle_mixing, mix_kernels_few
 
-# torch 2.7 is the first with is_exporting
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-
 
 def _per_sample_patches(
     x: Tensor, kernels: Tensor, stride: list[int], pads: list[int], dilation: list[int], groups: int
 ) -> Tensor:
     """Per-sample kernels as a matrix product over patches: no batch size in the graph, so that it may stay dynamic."""
-    size = [int(k) for k in kernels.shape[3:]]  # constants: an exported convolution needs a kernel of known shape
+    size = constants(list(kernels.shape[3:]))  # an exported convolution needs a kernel of known shape
     patches = conv_patches(x, size, stride, pads, dilation)  # (B, C*taps, ...)
     rows = kernels.flatten(3).flatten(2).unflatten(1, [groups, -1])  # (B, groups, O/groups, I*taps)
-    y = rows @ patches.flatten(2).unflatten(1, [groups, -1])
+    y = rows @ patches.flatten(2).unflatten(1, [groups, -1])  # one kernel for all is broadcast
     return y.reshape([-1, kernels.shape[1], *patches.shape[2:]])
 
 
@@ -61,12 +61,13 @@ def mixed_conv(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolve sample b with the kernel mixing[b] · bank (or every sample with that of mixing[0]); TorchScript.
+    """Convolve sample b with the kernel mixing[b] · bank, or every sample with that of a single mixing; TorchScript.
 
     Args:
         x: (B, C, *spatial).
         weight: (O, I, *bank), Q elements per pair of channels.
-        mixing: (B or 1, P, Q).
+        mixing: (B or 1, P, Q), or (P, Q) of one kernel for all: a graph that is exported from a batch of one has to be
+            told, as it may not ask for the size of the batch.
         size: of the kernels, P elements.
         bias: (O,) or None.
         stride: one per spatial axis.
@@ -77,19 +78,38 @@ def mixed_conv(
     Returns:
         (B, O, *spatial out).
     """
+    if mixing.dim() == 2:
+        kernel = mix_kernels(weight, mixing.unsqueeze(0), size)[0]
+        return convolve(x, kernel, bias, stride, pads, dilation, groups)
+    # TorchScript drops a branch on just this: it cannot ask whether a graph is being exported
+    if not torch.jit.is_scripting():
+        if is_exporting():
+            y = _per_sample_patches(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+            return _add_bias(y, bias)
+        if is_eager() and mixing.shape[0] > 1 and x.shape[0] > 0:
+            return _mixed_conv_eager(x, weight, mixing, size, bias, stride, pads, dilation, groups)
+    return _mixed_conv_by_batch(x, weight, mixing, size, bias, stride, pads, dilation, groups)
+
+
+@torch.jit.script_if_tracing
+def _mixed_conv_by_batch(
+    x: Tensor,
+    weight: Tensor,
+    mixing: Tensor,
+    size: list[int],
+    bias: Tensor | None,
+    stride: list[int],
+    pads: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    """`mixed_conv` by the size of the batch; a trace takes all of it, scripted, not only the case of its example."""
     if mixing.shape[0] == 1:
         kernel = mix_kernels(weight, mixing, size)[0]
         return convolve(x, kernel, bias, stride, pads, dilation, groups)
     if x.shape[0] == 0:
         # any kernel has the right shape for no sample; the zero keeps it in the graph, so gradients are zeros
         return convolve(x, mix_kernels(weight, mixing, size).sum(0), bias, stride, pads, dilation, groups)
-    # TorchScript drops a branch on just this: it cannot ask whether a graph is being exported
-    if not torch.jit.is_scripting():
-        if torch.onnx.is_in_onnx_export() or _is_exporting():
-            y = _per_sample_patches(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
-            return _add_bias(y, bias)
-        if is_eager():
-            return _mixed_conv_eager(x, weight, mixing, size, bias, stride, pads, dilation, groups)
     y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
     return _add_bias(y, bias)
 
@@ -112,6 +132,11 @@ def _mixed_conv_eager(
     return _add_bias(y, bias)
 
 
+def _mixing(shift: Tensor, bank: list[int]) -> Tensor:
+    """Mixing (B, P, Q) of shifts (B, 3), or (P, Q) of the one shift (3,) of all samples."""
+    return middle_mixing(shift.unsqueeze(0), bank)[0] if shift.dim() == 1 else middle_mixing(shift, bank)
+
+
 def crossd_apply2d(
     x: Tensor,
     weight: Tensor,
@@ -123,12 +148,12 @@ def crossd_apply2d(
     groups: int,
     padding_mode: str,
 ) -> Tensor:
-    """`crossd_conv2d` with its arguments read; TorchScript."""
+    """`crossd_conv2d` with its arguments read, `shift` (B, 3) or (3,); TorchScript."""
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    mixing = middle_mixing(shift, list(weight.shape[2:]))
-    return mixed_conv(x, weight, mixing, list(weight.shape[3:]), bias, stride, pads, dilation, groups)
+    bank = constants(list(weight.shape[2:]))
+    return mixed_conv(x, weight, _mixing(shift, bank), bank[1:], bias, stride, pads, dilation, groups)
 
 
 def crossd_apply3d(
@@ -145,17 +170,17 @@ def crossd_apply3d(
     placement: str,
     gate: Tensor | None = None,
 ) -> Tensor:
-    """`crossd_conv3d` with its arguments read, `axis` in 0, 1, 2; TorchScript."""
+    """`crossd_conv3d` with its arguments read, `shift` (B, 3) or (3,), `axis` in 0, 1, 2; TorchScript."""
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    depth = weight.shape[2]
-    size = list(weight.shape[3:])
-    mixing = middle_mixing(shift, list(weight.shape[2:]))  # (B, P, Q)
+    bank = constants(list(weight.shape[2:]))
+    depth, size = bank[0], bank[1:]
+    mixing = _mixing(shift, bank)  # (B, P, Q) or (P, Q)
     if placement == "spread":
         # the rows of the kernel's plane, one plane per slice
-        planes = (mixing / depth).unflatten(1, size).unsqueeze(axis + 1)
-        mixing = torch.repeat_interleave(planes, depth, dim=axis + 1).flatten(1, 3)
+        planes = (mixing / depth).unflatten(-2, size).unsqueeze(axis - 4)
+        mixing = torch.cat([planes] * depth, dim=axis - 4).flatten(-4, -2)
         size.insert(axis, depth)
     else:
         # the plane stands at depth // 2 of a kernel of that depth: what lies before and after it is not read
@@ -173,7 +198,8 @@ def crossd_apply3d(
 
 
 def _check_batch(x: Tensor, shift: Tensor) -> None:
-    if shift.dim() != 2 or shift.shape[1] != 3 or shift.shape[0] not in (1, x.shape[0]):
+    fits = shift.dim() == 2 and constants([shift.shape[1]])[0] == 3
+    if not fits or not (in_graph() or shift.shape[0] in (1, x.shape[0])):
         raise ValueError(f"shift must be (B, 3) or (1, 3) for a batch of {x.shape[0]}, got shape {list(shift.shape)}.")
 
 

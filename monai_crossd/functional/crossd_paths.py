@@ -40,7 +40,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._geometry import convolve, crop_and_pad
+from ._geometry import constants, convolve, crop_and_pad
 from .shift import mix_kernels
 
 
@@ -56,7 +56,7 @@ def grouped_conv(
 
 def conv_patches(x: Tensor, size: list[int], stride: list[int], pads: list[int], dilation: list[int]) -> Tensor:
     """Patches (B, C*P, *out) of a convolution in any number of dimensions: a convolution that picks them."""
-    channels, taps = int(x.shape[1]), math.prod(size)
+    channels, taps = constants([x.shape[1]])[0], math.prod(size)
     pick = torch.eye(taps, dtype=x.dtype, device=x.device).repeat(channels, 1).view([channels * taps, 1, *size])
     return convolve(x, pick, None, stride, pads, dilation, channels)
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._geometry import pad_input
+
 
 def gate_depth(x: Tensor, gate: Tensor, axis: int, step: int) -> Tensor:
     """Add to each slice the one before and the one after, times a gate: x + g0·before + g1·after; TorchScript.
@@ -19,15 +21,12 @@ def gate_depth(x: Tensor, gate: Tensor, axis: int, step: int) -> Tensor:
         axis: spatial axis, 0 the first.
         step: slices between taps, the dilation along that axis.
     """
-    dim = axis + 2
-    rest = x.shape[dim] - step
-    if rest <= 0:
-        return x
+    dim, slices = axis + 2, x.shape[axis + 2]
     scale = gate.to(x.dtype).view([2, 1, -1] + [1] * (x.dim() - 2))
-    y = x.clone()
-    y.narrow(dim, step, rest).add_(x.narrow(dim, 0, rest) * scale[0])
-    y.narrow(dim, 0, rest).add_(x.narrow(dim, step, rest) * scale[1])
-    return y
+    outside = [0, 0] * (x.dim() - 2)
+    outside[2 * axis], outside[2 * axis + 1] = step, step
+    wide = pad_input(x, outside, "constant")
+    return x + wide.narrow(dim, 0, slices) * scale[0] + wide.narrow(dim, 2 * step, slices) * scale[1]
 
 
 def gated_kernel(kernel: Tensor, gate: Tensor, depth: int, axis: int, groups: int = 1) -> Tensor:

@@ -25,6 +25,8 @@ import math
 import torch
 from torch import Tensor
 
+from ._geometry import constants, in_graph
+
 
 def rotation_shift(axis: Tensor, angle: Tensor) -> Tensor:
     """Shift that the small rotation about `axis` by `angle` stands for: s = Rᵀ1 = 1 − θ (k × 1).
@@ -45,7 +47,10 @@ def rotation_shift(axis: Tensor, angle: Tensor) -> Tensor:
         >>> rotation_shift(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([0.5]))
         tensor([[1.5000, 0.5000, 1.0000]])
     """
-    if axis.dim() != 2 or axis.shape[1] != 3 or angle.dim() != 1 or angle.shape[0] != axis.shape[0]:
+    fits = axis.dim() == 2 and angle.dim() == 1
+    if not in_graph():
+        fits = fits and axis.shape[1] == 3 and angle.shape[0] == axis.shape[0]
+    if not fits:
         raise ValueError(f"axis must be (B, 3) and angle (B,), got {list(axis.shape)} and {list(angle.shape)}.")
     unit = axis / (torch.linalg.vector_norm(axis, dim=1, keepdim=True) + 1e-8)
     x, y, z = unit[:, 0], unit[:, 1], unit[:, 2]
@@ -160,7 +165,7 @@ def mix_kernels(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
 
 
 def _mix(weight: Tensor, shift: Tensor, middle: bool) -> Tensor:
-    size = [weight.shape[2], weight.shape[3], weight.shape[4]]
+    size = constants(list(weight.shape[2:]))
     mixing = shift_mixing(full_precision(shift), size, middle)
     return mix_kernels(weight, mixing, size[1:] if middle else size)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..functional._geometry import check_input, ntuple
+from ..functional._geometry import check_input, in_graph, ntuple
 from ..functional.crossd import crossd_apply2d, crossd_apply3d
 from ..functional.depth_gate import gated_kernel
 from ..functional.inflate import spatial_axis, spread_kernel
@@ -100,9 +100,9 @@ class _CrossDConv(ConvBase):
         return crossd_kernel2d(self.weight.detach(), at.to(self.weight.dtype).unsqueeze(0))[0]
 
     def _shift(self, x: Tensor) -> Tensor:
-        """One shift per sample (B, 3), or the running one (1, 3); in training it moves the running shift."""
-        if self.predictor is None or x.shape[0] == 0:
-            return self.running_shift.unsqueeze(0)
+        """One shift per sample (B, 3), or the running one (3,); in training it moves the running shift."""
+        if self.predictor is None or (not in_graph() and x.shape[0] == 0):
+            return self.running_shift
         shift = predict_shift(self.predictor(x.flatten(3) if x.dim() == 5 else x), self.max_angle)
         if self.training:
             with torch.no_grad():
