@@ -61,7 +61,8 @@ def load_datalist(
             - a .json file in MONAI's decathlon form, paths relative to it;
             - a .csv file with the columns ``image`` and ``label`` and, where they are needed, ``patient`` and
               ``section`` (training, validation, test); paths relative to it. Labels are paths for segmentation; for
-              classification all are numbers from 0, or names, then numbered in sorted order;
+              classification all are numbers from 0, or names (1 to 5 too), then numbered in sorted order. Dates,
+              fractions and identifiers are refused;
             - for classification an .npz file of MedMNIST, of any set with one class per image;
             - a folder with ``dataset.json``;
             - for segmentation a folder with ``imagesTr`` and ``labelsTr``, paired by file name (nnU-Net's ``_0000``
@@ -97,6 +98,8 @@ def load_datalist(
     look_up_option(section, SECTIONS)
     look_up_option(on_error, ON_ERROR)
     source = read_source(dataset, task, demo_dir, nested)
+    if section == "training":
+        _check_classes(source, task)
     items = complete_sections(source.sections, task, val_fraction, seed, patient_pattern).get(section)
     if not items:
         raise ValueError(
@@ -104,6 +107,17 @@ def load_datalist(
             "off a validation section it needs at least two items of a class; a test section it must name itself."
         )
     return _readable(items, source, task, on_error)
+
+
+def _check_classes(source: Source, task: str) -> None:
+    """Refuses a classification of one class, which no training can learn."""
+    names = source.labels or {item["label"]: "" for item in source.sections.get("training", [])}
+    if task == "classification" and len(names) == 1:
+        name = next(f"{number} {name}".strip() for number, name in names.items())
+        raise ValueError(
+            f"{source.path} has one class ({name}); expected two or more: give each class a folder of images, or a "
+            "label."
+        )
 
 
 def _number_labels(items: list[dict], source: Source, on_error: str) -> dict[int, str]:
@@ -153,6 +167,7 @@ def load_labels(
     if task == "segmentation" and not source.labels:
         items = [item for items in source.sections.values() for item in items]
         return _number_labels(items, source, on_error)
+    _check_classes(source, task)
     if list(source.labels) != list(range(len(source.labels))) or not source.labels:
         raise ValueError(
             f"{source.path} names the labels {source.labels}; expected all of 0, 1, 2, ... "

@@ -28,7 +28,7 @@ def _leaves(folder: Path, root: Path) -> dict[str, list[str]]:
 def _classes(folder: Path, nested: bool) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in list_entries(folder):
-        if path.is_dir():
+        if path.is_dir() and path.resolve() not in (folder.resolve(), *folder.resolve().parents):  # by a link
             found |= _leaves(path, folder) if nested else {path.name: find_images(path)}
     return dict(sorted(found.items()))
 

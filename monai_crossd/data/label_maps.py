@@ -12,7 +12,7 @@ from torch import Tensor
 from ..transforms.label_map import WHITE, RoundLabels
 from .sitk_reader import SimpleITKReader
 
-__all__ = ["count_labels", "number_labels", "tell_of_binary"]
+__all__ = ["count_labels", "is_dense", "number_labels", "tell_of_binary"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ def tell_of_binary(place: object) -> None:
     logger.warning("%s: the label maps hold 0 and 255; 255 is read as label 1.", place)
 
 
+def is_dense(numbers: set[int]) -> bool:
+    """Whether numbers are those of classes: 0 is there, and at least half of 1 to the highest."""
+    return 0 in numbers and (len(numbers) == 1 or 2 * (len(numbers) - 1) >= max(numbers))
+
+
 def number_labels(found: dict[int, str], place: object) -> dict[int, str]:
     """Names the labels of maps by their numbers.
 
@@ -51,7 +56,7 @@ def number_labels(found: dict[int, str], place: object) -> dict[int, str]:
         Names of 0 to the highest number.
 
     Raises:
-        ValueError: When half of the numbers up to the highest are missing: they would be classes without a voxel.
+        ValueError: When more than half of the numbers up to the highest are missing, classes without a voxel.
     """
     numbers = sorted(number for number in found if number)
     if numbers == [WHITE]:
@@ -62,7 +67,7 @@ def number_labels(found: dict[int, str], place: object) -> dict[int, str]:
     highest = max(numbers, default=0)
     if missing := [number for number in range(1, highest) if number not in found]:
         words = f"{place}: the label maps hold the labels {numbers[:20]}, and not {missing[:5]}"
-        if 2 * len(numbers) <= highest:
+        if not is_dense({0, *numbers}):
             raise ValueError(
                 f"{words}, ...: {highest + 1} classes, most without a voxel ({found[highest]} holds {highest}). "
                 'Renumber them 1, 2, 3, ..., or name all in dataset.json: "labels": {"0": "background", "1": ...}.'

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-import re
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,20 @@ from monai.utils import look_up_option
 
 from .demo import EMBEDDED, prepare_embedded
 from .folder import read_class_folders
+from .formats import is_image
 from .medmnist import read_medmnist
+from .nnunet import as_text, count_channels, find_channels, pair_cases, read_cases, read_label_names
+from .npz_reader import is_npz_path
+from .split import SECTIONS
 from .table import read_table
 from .walk import list_entries
 
 __all__ = ["SECTIONS", "TASKS", "Source", "read_source"]
 
 TASKS = ("segmentation", "classification")
-SECTIONS = ("training", "validation", "test")
-_CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net appends the channel number to the case name
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -43,10 +48,6 @@ class Source:
     places: dict[str, str] = field(default_factory=dict)
 
 
-def _case(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
-
-
 def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text())
@@ -57,24 +58,13 @@ def _read_json(path: Path) -> dict:
     return content
 
 
-def _label_names(content: dict, path: Path) -> dict[int, str]:
-    """Reads "labels" as number -> name (decathlon) or name -> number (nnU-Net)."""
-    labels = content.get("labels", {})
-    try:
-        pairs = [(k, v) if isinstance(v, str) else (v, k) for k, v in labels.items()]
-        return dict(sorted((int(number), name) for number, name in pairs))
-    except (AttributeError, TypeError, ValueError) as error:
-        expected = 'numbers and names, like {"0": "background", "1": "liver"}'
-        raise ValueError(f'{path}: "labels" is {labels!r}; expected {expected}.') from error
-
-
 def _from_json(path: Path, task: str) -> Source:
     content = _read_json(path)
     if "training" not in content:
         raise ValueError(
             f'{path} has no section "training" (found: {sorted(content)}). Add the list of training items.'
         )
-    names = _label_names(content, path)
+    names = read_label_names(content, path)
     sections: dict[str, list[dict]] = {}
     places = {}
     for section in SECTIONS:
@@ -88,6 +78,8 @@ def _from_json(path: Path, task: str) -> Source:
         if items:
             sections[section] = load_decathlon_datalist(path, task == "segmentation", section)
             for index, item in enumerate(sections[section]):
+                if isinstance(item["image"], str) and not is_npz_path(item["image"]):
+                    item["image"] = as_text(find_channels(Path(item["image"]), count_channels(content)))
                 places[str(item["image"])] = f'{path}, section "{section}", item {index}'
     return Source(path, sections, names, places)
 
@@ -108,23 +100,27 @@ def _check_item(item: Any, task: str, names: dict[int, str], where: str) -> None
         raise ValueError(f'{where}: label {label} is not among the "labels" {names}. Correct one of them.')
 
 
+def _images(folder: Path) -> list[Path]:
+    """Image files of a folder, and folders in it, which hold a series each."""
+    return [path for path in list_entries(folder) if path.is_dir() or is_image(path)]
+
+
 def _from_pairs(folder: Path) -> Source:
-    """Pairs imagesTr and labelsTr by file name; nnU-Net's channels ``case_0000, case_0001`` become a list."""
-    images: dict[str, list[Path]] = {}
-    labels = {_case(path): path for path in list_entries(folder / "labelsTr")}
-    for path in list_entries(folder / "imagesTr"):
-        name = _case(path)
-        images.setdefault(name if name in labels else _CHANNEL.sub("", name), []).append(path)
-    for name in sorted(images.keys() ^ labels.keys()):
-        found, lacks = (labels[name], "imagesTr") if name in labels else (images[name][0], "labelsTr")
-        raise ValueError(f"{found} has no partner in {folder / lacks}: add it under the same name, or remove the file.")
-    training = [
-        {"image": str(paths[0]) if len(paths) == 1 else [str(p) for p in paths], "label": str(labels[name])}
-        for name, paths in sorted(images.items())
-    ]
-    description = folder / "dataset.json"  # nnU-Net's: label names, but no list of items
-    names = _label_names(_read_json(description), description) if description.is_file() else {}
-    return Source(folder, {"training": training}, names)
+    """Pairs imagesTr and labelsTr by file name, with the label names of nnU-Net's dataset.json."""
+    description = folder / "dataset.json"
+    content = _read_json(description) if description.is_file() else {}
+    names = read_label_names(content, description)
+    if "dataset" in content:
+        return Source(folder, {"training": read_cases(content, description)}, names)
+    folders = folder / "imagesTr", folder / "labelsTr"
+    ending = content.get("file_ending", "")
+    images, labels = ([path for path in _images(part) if path.name.endswith(ending)] for part in folders)
+    if ending and not images:
+        raise ValueError(f'{description}: "file_ending" is {ending!r}, but {folders[0]} holds no such file.')
+    items = pair_cases(images, labels, folders, count_channels(content))
+    if content.get("numTraining", len(items)) != len(items):
+        logger.warning('%s: "numTraining" is %s, found: %d cases.', description, content["numTraining"], len(items))
+    return Source(folder, {"training": items}, names)
 
 
 def _from_file(path: Path, task: str) -> Source:
@@ -154,8 +150,9 @@ def read_source(dataset: PathLike, task: str, demo_dir: PathLike, nested: bool =
         ValueError: When ``task`` is unknown or what is found cannot be understood.
     """
     look_up_option(task, TASKS)
-    if str(dataset) in EMBEDDED:
-        return _from_json(prepare_embedded(str(dataset), task, demo_dir).absolute(), task)
+    dataset = str(dataset)  # a number on a command line is the name of a folder
+    if dataset in EMBEDDED:
+        return _from_json(prepare_embedded(dataset, task, demo_dir).absolute(), task)
     path = Path(dataset).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(

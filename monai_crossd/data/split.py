@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and validation items: stratified by class, and no patient on both sides."""
+"""Training and validation items: stratified by class, and no patient and no image on both sides."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import numpy as np
 from monai.data import partition_dataset
 from monai.utils import ensure_tuple
 
-__all__ = ["complete_sections", "draw_patients", "find_patients"]
+from .copies import check_copies
 
+__all__ = ["SECTIONS", "complete_sections", "draw_patients", "find_patients"]
+
+SECTIONS = ("training", "validation", "test")
 _DRAWS = 16  # the best of them is taken
 _ENOUGH = 2000  # patients drawn; of many patients one draw is as good as another
 
@@ -139,6 +142,26 @@ def _split(
     return training, validation
 
 
+def _join(patients: list[str], copies: list[list[int]]) -> list[str]:
+    """Names alike the patients that share an image."""
+    joined = {name: name for name in patients}
+    for group in copies:
+        names = {joined[patients[index]] for index in group}
+        joined = {name: min(names) if other in names else other for name, other in joined.items()}
+    return [joined[name] for name in patients]
+
+
+def _split_once(
+    items: list[dict], copies: list[list[int]], task: str, val_fraction: float, seed: int
+) -> tuple[list[dict], list[dict]]:
+    """Splits one item of each group of copies; the others go where it goes."""
+    following = {id(items[first]): [items[index] for index in others] for first, *others in copies}
+    followers = {index for _, *others in copies for index in others}
+    parts = _split([item for index, item in enumerate(items) if index not in followers], [], task, val_fraction, seed)
+    training, validation = ([copy for item in part for copy in (item, *following.get(id(item), []))] for part in parts)
+    return training, validation
+
+
 def complete_sections(
     sections: dict[str, list[dict]],
     task: str,
@@ -148,6 +171,8 @@ def complete_sections(
 ) -> dict[str, list[dict]]:
     """Splits the training items where a data set brings no validation section, by patient where patients are named.
 
+    Items of the same file, or of files with the same bytes, stay on one side.
+
     Args:
         sections: items under "training" and, where the data set has them, "validation" and "test".
         task: "segmentation" or "classification", where each class is split by itself.
@@ -156,8 +181,8 @@ def complete_sections(
         patient_pattern: as in :func:`find_patients`.
 
     Raises:
-        ValueError: When an argument is out of its range, patients cannot be told or split, or a patient is in two
-            sections of the data set.
+        ValueError: When an argument is out of its range, patients cannot be told or split, a patient or an image is in
+            two sections of the data set, or one image has two labels.
     """
     if not 0 < val_fraction < 1:
         raise ValueError(f"val_fraction is {val_fraction}; expected a number between 0 and 1, both excluded.")
@@ -168,8 +193,14 @@ def complete_sections(
                 f'Patient {common[0]!r} is in the sections "{one}" and "{other}" ({len(common)} such patients): move '
                 "all images of a patient into one section."
             )
+    placed = [(item, name) for name in sorted(sections, key=SECTIONS.index) for item in sections[name]]
+    copies = check_copies([item for item, _ in placed], [name for _, name in placed], task)
     training = sections.get("training")
     if not training or "validation" in sections:
         return sections
-    parts = _split(training, patients["training"], task, val_fraction, seed)
+    copies = [group for group in copies if group[0] < len(training)]  # they come first
+    if patients["training"]:
+        parts = _split(training, _join(patients["training"], copies), task, val_fraction, seed)
+    else:
+        parts = _split_once(training, copies, task, val_fraction, seed)
     return {**sections, "training": parts[0], "validation": parts[1]}

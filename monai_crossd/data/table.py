@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import csv
+import logging
+import re
 from pathlib import Path
+
+from .label_maps import is_dense
 
 __all__ = ["read_table"]
 
@@ -14,6 +18,11 @@ _SECTIONS = {
     "test": "test",
 }
 _COLUMNS = ("image", "label", "patient", "section")
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d))([ T]\d{1,2}:\d\d.*)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_FEW = 5  # classes; a list of fewer items may show one of each
+
+logger = logging.getLogger(__name__)
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
@@ -48,17 +57,47 @@ def _absolute(path: str, folder: Path) -> str:
     return str(folder / Path(path).expanduser())
 
 
+def _check_classes(rows: list[dict[str, str]], path: Path) -> None:
+    """Refuses a column of dates, measurements or identifiers, which are no classes."""
+    texts = [row["label"] for row in rows]
+    classes = sorted(set(texts))
+    shown = f'{path}: the column "label" holds {classes[:5]}'
+    remedy = "Give a class to each item, as a whole number from 0 or a word, and keep other columns under other names."
+    if empty := [text for text in classes if text.lower() in ("nan", "nat", "null", "none")]:
+        raise ValueError(f"{path}: the label {empty[0]!r} stands for a missing one. Fill it or remove the line.")
+    if any(_DATE.fullmatch(text) for text in classes):
+        raise ValueError(f"{shown}, dates, which are no classes. {remedy}")
+    if all(_NUMBER.fullmatch(text) for text in classes) and not all(map(_is_whole, classes)):
+        raise ValueError(f"{shown}, numbers with a fraction, which are no classes. {remedy}")
+    if (len(classes) == len(texts) >= _FEW) or (2 * len(classes) > len(texts) and len(classes) > 2 * _FEW):
+        raise ValueError(f"{shown}, ..., {len(classes)} classes of {len(texts)} items: identifiers? {remedy}")
+    if len(classes) >= _FEW and all(row.get("patient") == row["label"] for row in rows):
+        raise ValueError(f'{shown}, ..., the same as the column "patient". {remedy}')
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
 def _number_classes(rows: list[tuple[str, str, dict[str, str]]], path: Path) -> tuple[dict[str, int], dict[int, str]]:
-    """Class number of each label text, and names of the classes; the training rows say which classes there are."""
-    texts = {row["label"] for section, _, row in rows if section == "training"}
-    if not texts:
+    """Class number of each label text, and names of the classes; the training rows say which classes there are.
+
+    Numbers from 0 are those of the classes. Other numbers (1 to 5, or 0 and 255) are names like any word.
+    """
+    training = [row for section, _, row in rows if section == "training"]
+    if not training:
         raise ValueError(f'{path} has no training row: write "training" into the column "section" of some.')
-    if all(text.isdecimal() for text in texts):
-        names = {number: f"class {number}" for number in range(max(map(int, texts)) + 1)}
+    _check_classes(training, path)
+    texts = {row["label"] for row in training}
+    if all(text.isdecimal() for text in texts) and is_dense(found := {int(text) for text in texts}):
+        names = {number: f"class {number}" for number in range(max(found) + 1)}
         numbers = {text: int(text) for text in texts}
     else:
-        names = dict(enumerate(sorted(texts)))
+        order = sorted(texts, key=int) if all(map(_is_whole, texts)) else sorted(texts)
+        names = dict(enumerate(order))
         numbers = {name: number for number, name in names.items()}
+        if all(map(_is_whole, texts)):
+            logger.warning("%s: the labels %s are the classes %s.", path, order[:20], list(names)[:20])
     for _, where, row in rows:
         if row["label"] not in numbers:
             raise ValueError(
@@ -72,14 +111,15 @@ def read_table(path: Path, task: str) -> tuple[dict[str, list[dict]], dict[int, 
 
     Args:
         path: the file; relative paths in it are relative to its folder.
-        task: "segmentation", where labels are paths, or "classification", where they are all numbers from 0, or names,
-            then numbered in sorted order.
+        task: "segmentation", where labels are paths, or "classification", where they are all numbers from 0, or names
+            or other numbers, then numbered in sorted order.
 
     Returns:
         Items by section, names of the classes by number, and the line of each image.
 
     Raises:
-        ValueError: When the file is no CSV, lacks a column or a cell, or has an unknown section or label.
+        ValueError: When the file is no CSV, lacks a column or a cell, has an unknown section or label, or labels
+            that are no classes: dates, fractions, identifiers.
     """
     rows = []
     for where, row in _rows(path):

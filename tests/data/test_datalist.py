@@ -87,24 +87,6 @@ def test_json_without_validation_is_split(pairs):
     assert load_labels(path) == {0: "background", 1: "liver"}
 
 
-def test_nnunet_folder(tmp_path, write_nifti):
-    # one channel, two channels, and a case whose own name ends in four digits
-    for name in ("a_0000", "b_0000", "b_0001", "c_0007"):
-        write_nifti(tmp_path / "imagesTr" / f"{name}.nii.gz")
-    for name in ("a", "b", "c_0007"):
-        write_nifti(tmp_path / "labelsTr" / f"{name}.nii.gz")
-    write_json(tmp_path / "dataset.json", channel_names={"0": "CT"}, labels={"background": 0, "liver": 1})
-    items = load_datalist(tmp_path, val_fraction=0.3) + load_datalist(tmp_path, "validation", val_fraction=0.3)
-    images = {Path(i["label"]).name: i["image"] for i in items}
-    folder = tmp_path / "imagesTr"
-    assert images == {
-        "a.nii.gz": str(folder / "a_0000.nii.gz"),
-        "b.nii.gz": [str(folder / "b_0000.nii.gz"), str(folder / "b_0001.nii.gz")],
-        "c_0007.nii.gz": str(folder / "c_0007.nii.gz"),
-    }
-    assert load_labels(tmp_path) == {0: "background", 1: "liver"}
-
-
 def test_class_folders_are_split_per_class(classes):
     training = load_datalist(classes, "training", "classification")
     validation = load_datalist(classes, "validation", "classification")
@@ -272,11 +254,11 @@ def test_unreadable_image(tmp_path, name, content, write_nifti):
 
 
 def test_test_section(pairs):
-    item = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    path = write_json(pairs / "mine.json", training=[item] * 2, test=[item])
-    assert load_datalist(path, "test")[0]["image"] == str(pairs / "imagesTr" / "a.nii.gz")
+    items = [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"} for c in "abc"]
+    path = write_json(pairs / "mine.json", training=items[:2], test=items[2:])
+    assert load_datalist(path, "test")[0]["image"] == str(pairs / "imagesTr" / "c.nii.gz")
     for unlabelled in ("imagesTs/x.nii.gz", {"image": "imagesTs/x.nii.gz"}):  # the decathlon's, MONAI's
-        write_json(path, training=[item] * 2, test=[unlabelled])
+        write_json(path, training=items[:2], test=[unlabelled])
         assert len(load_datalist(path)) == 1
         with pytest.raises(ValueError, match=r"no item for section \"test\" \(it has \['training'\]\)"):
             load_datalist(path, "test")
@@ -302,7 +284,10 @@ def test_a_file_that_is_no_list(tmp_path):
 def broken(pairs, write_nifti):
     """Of the five cases b is cut off, c has no label map, d one of another shape."""
     items = [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"} for c in "abcde"]
-    path = write_json(pairs / "mine.json", training=items, validation=items[:1])
+    for kind in ("imagesTr", "labelsTr"):
+        write_nifti(pairs / kind / "f.nii.gz")
+    held = {"image": "imagesTr/f.nii.gz", "label": "labelsTr/f.nii.gz"}
+    path = write_json(pairs / "mine.json", training=items, validation=[held])
     (pairs / "imagesTr" / "b.nii.gz").write_bytes((pairs / "imagesTr" / "b.nii.gz").read_bytes()[:20])
     (pairs / "labelsTr" / "c.nii.gz").unlink()
     write_nifti(pairs / "labelsTr" / "d.nii.gz", (6, 5, 3))

@@ -55,7 +55,7 @@ def test_numbers(write, caplog, maps, highest, word):
     [
         (([2, 7, 1000],), r"hold the labels \[2, 7, 1000\], and not \[1, 3, 4, 5, 6\], \.\.\.: 1001 classes"),
         (([1], [0, 255, 3]), r"\[1, 3, 255\], .*1\.nii holds 255"),
-        (([2],), "3 classes, most without a voxel"),
+        (([3],), "4 classes, most without a voxel"),
         (([128, 255],), "256 classes"),
         (([1], [0.5]), r"1\.nii has 1 voxels that are no labels, \[0\.5\]"),
         (([1], [-1]), r"1\.nii has 1 voxels that are no labels, \[-1\.0\]"),

@@ -153,9 +153,10 @@ def test_load_datalist_splits_by_the_pattern(tmp_path):
 
 
 def test_load_datalist_splits_by_the_key(tmp_path):
-    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    for n in range(20):
+        Image.new("L", (4, 4)).save(tmp_path / f"{n}.png")
     (tmp_path / "p1").mkdir()  # a folder of the patient's name must not change the name's meaning
-    items = [{"image": "a.png", "label": n % 2, "patient": f"p{n // 4}"} for n in range(20)]
+    items = [{"image": f"{n}.png", "label": n % 2, "patient": f"p{n // 4}"} for n in range(20)]
     (tmp_path / "list.json").write_text(json.dumps({"training": items}))
     sides = [load_datalist(tmp_path / "list.json", s, "classification") for s in ("training", "validation")]
     patients = [{item["patient"] for item in items} for items in sides]

@@ -122,3 +122,61 @@ def test_missing_label_file(tmp_path, write_nifti):
     path = write(tmp_path, "image,label\na.nii,no.nii\na.nii,a.nii\n")
     with pytest.raises(FileNotFoundError, match=r"line \d: .*no\.nii does not exist"):
         both(path, "segmentation")
+
+
+def listed(folder, labels, patients=None):
+    for number in range(len(labels)):
+        Image.new("L", (4, 4), number).save(folder / f"{number}.png")
+    rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]
+    if patients:
+        rows = [f"{row},{patient}" for row, patient in zip(rows, patients, strict=True)]
+    return write(folder, "\n".join(["image,label" + ",patient" * bool(patients), *rows]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names", "word"),
+    [
+        (["1", "2", "3"] * 3, [0, 1, 2] * 3, ["1", "2", "3"], True),  # BI-RADS
+        (["2", "10"] * 3, [0, 1] * 3, ["2", "10"], True),
+        (["0", "255"] * 3, [0, 1] * 3, ["0", "255"], True),
+        (["0", "2", "7", "1000"] * 3, [0, 1, 2, 3] * 3, ["0", "2", "7", "1000"], True),
+        (["True", "False"] * 3, [1, 0] * 3, ["False", "True"], False),
+        (["0", "1"] * 3, [0, 1] * 3, ["class 0", "class 1"], False),
+        (["00", "1"] * 3, [0, 1] * 3, ["class 0", "class 1"], False),
+        (["2A", "1.5"] * 3, [1, 0] * 3, ["1.5", "2A"], False),
+        (list("abcdefgh") * 2, list(range(8)) * 2, list("abcdefgh"), False),
+        (["α β", "#1"] * 2, [1, 0] * 2, ["#1", "α β"], False),
+    ],
+)
+def test_what_a_class_may_be(tmp_path, caplog, labels, numbers, names, word):
+    path = listed(tmp_path, labels)
+    items = [item for side in both(path, val_fraction=0.34) for item in side]
+    order = {item["image"]: item["label"] for item in items}
+    assert [order[str(tmp_path / f"{number}.png")] for number in range(len(labels))] == numbers
+    assert load_labels(path, "classification") == dict(enumerate(names))
+    assert ("are the classes" in caplog.text) is word
+
+
+@pytest.mark.parametrize(
+    ("labels", "patients", "message"),
+    [
+        ([f"P{n:03d}" for n in range(6)], None, r"\['P000', .*6 classes of 6 items: identifiers\?"),
+        ([str(1000 + n) for n in range(12)], None, "12 classes of 12 items"),
+        ([str(n) for n in range(12)], None, "12 classes of 12 items"),
+        ([f"x{n // 3 if n < 3 else n}" for n in range(14)], None, "12 classes of 14 items"),
+        (["2021-03-04", "2021-03-05"] * 2, None, r"\['2021-03-04', '2021-03-05'\], dates"),
+        (["3/4/2021", "5.12.21"] * 2, None, "dates"),
+        (["2021-03-04 12:30:00", "2021-03-04"] * 2, None, "dates"),
+        (["0.5", "1.25"] * 2, None, "numbers with a fraction"),
+        (["0.0", "1.0"] * 2, None, "numbers with a fraction, .* Give a class to each item, as a whole number"),
+        (["1e-3", "2"] * 2, None, "numbers with a fraction"),
+        (["0", "nan"] * 2, None, "the label 'nan' stands for a missing one"),
+        ([f"P{n // 3}" for n in range(18)], [f"P{n // 3}" for n in range(18)], 'same as the column "patient"'),
+    ],
+)
+def test_columns_that_are_no_classes(tmp_path, labels, patients, message):
+    path = listed(tmp_path, labels, patients)
+    for read in (load_datalist, load_labels):
+        with pytest.raises(ValueError, match=message) as caught:
+            read(path, task="classification")
+        assert str(path) in str(caught.value)
