@@ -98,7 +98,7 @@ def load_datalist(
     look_up_option(section, SECTIONS)
     look_up_option(on_error, ON_ERROR)
     source = read_source(dataset, task, demo_dir, nested)
-    if section == "training":
+    if section == "training" and source.path.is_dir():  # of a list the labels are enough
         _check_classes(source, task)
     items = complete_sections(source.sections, task, val_fraction, seed, patient_pattern).get(section)
     if not items:

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 from PIL import Image
@@ -125,3 +126,96 @@ def test_bad_arguments(tmp_path, arguments, error, message):
     write(tmp_path, "a")
     with pytest.raises(error, match=message):
         image_folder_datalist(**{"root": tmp_path} | arguments)
+
+
+def noise(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 9), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def cats_and_dogs(tmp_path):
+    """Five pictures of each, all different."""
+    for number in range(10):
+        noise(tmp_path / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("link", "nested"),
+    [("cat/up", False), ("cat/up", True), ("all", False), ("all", True), ("cat/again", True), ("cat/deep/up", False)],
+)
+def test_links_to_a_parent_mislabel_nothing(cats_and_dogs, link, nested):
+    place = cats_and_dogs / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(cats_and_dogs / "cat" if link == "cat/again" else cats_and_dogs, target_is_directory=True)
+    items = [
+        item
+        for section in ("training", "validation")
+        for item in load_datalist(cats_and_dogs, section, "classification", nested=nested)
+    ]
+    assert len({Path(item["image"]).resolve() for item in items}) == len(items) == 10
+    assert all(("cat", "dog")[item["label"]] == Path(item["image"]).parent.name for item in items)
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "hard link", "copy"])
+def test_an_image_in_two_classes(cats_and_dogs, kind):
+    cat, dog = cats_and_dogs / "cat", cats_and_dogs / "dog"
+    if kind == "folder":
+        (cat / "more").symlink_to(dog, target_is_directory=True)
+    elif kind == "file":
+        (cat / "x.png").symlink_to(dog / "1.png")
+    elif kind == "hard link":
+        (cat / "x.png").hardlink_to(dog / "1.png")
+    else:
+        shutil.copy(dog / "1.png", cat / "x.png")
+    with pytest.raises(ValueError, match=r"cat/.* and .*dog/.*\.png are the same image, with the labels 0 and 1"):
+        load_datalist(cats_and_dogs, "training", "classification")
+
+
+@pytest.mark.parametrize("name", ["1", "#2", "a b", "Größe", "1.2.840.10008", "x.png", "日本", "val.id", "_"])
+def test_names_of_classes(tmp_path, name):
+    for number in range(4):
+        noise(tmp_path / ("other", name)[number % 2] / f"{name}{number}.png", number)
+    names = load_labels(tmp_path, "classification")
+    assert names == dict(enumerate(sorted(["other", name])))
+    for section in ("training", "validation"):
+        items = load_datalist(tmp_path, section, "classification", val_fraction=0.5)
+        assert [Path(item["image"]).parent.name for item in items] == [names[item["label"]] for item in items]
+
+
+def test_what_file_managers_leave(cats_and_dogs):
+    for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._0.png", "LICENSE", "notes.txt", "meta.xml"):
+        for folder in ("", "cat", "dog"):
+            (cats_and_dogs / folder / name).write_bytes(b"Mac OS X")
+    (cats_and_dogs / ".hidden" / "x").mkdir(parents=True)
+    items = [item for s in ("training", "validation") for item in load_datalist(cats_and_dogs, s, "classification")]
+    assert len(items) == 10
+    assert load_labels(cats_and_dogs, "classification") == {0: "cat", 1: "dog"}
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "val")])
+def test_one_class_is_no_classification(tmp_path, parts):
+    for part in parts:
+        for number in range(4):
+            noise(tmp_path / part / "cat" / f"{part}{number}.png", number + 10 * len(part))
+    for read in (load_datalist, load_labels):
+        with pytest.raises(ValueError, match=r"has one class \(0 cat\); expected two or more"):
+            read(tmp_path, task="classification")
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_a_volume_is_one_item(tmp_path, folders):
+    """DICOM series in folders of their own, or the bare slices of one series as a class."""
+    prepare_phantoms("ct", tmp_path / "phantoms", "classification", 6, (16, 16, 4), file_format="dicom")
+    series = sorted((tmp_path / "phantoms" / "imagesTr").iterdir())
+    for i, folder in enumerate(series if folders else series[:2]):
+        place = tmp_path / "set" / "ab"[i % 2]
+        shutil.copytree(folder, place / folder.name if folders else place)
+    if not folders:
+        shutil.copytree(series[2], tmp_path / "set" / "a" / "x")
+    items, _ = read_class_folders(tmp_path / "set")
+    names = [Path(item["image"]).relative_to(tmp_path / "set").as_posix() for item in items["training"]]
+    expected = [f"{'ab'[i % 2]}/{folder.name}" for i, folder in enumerate(series)] if folders else ["a", "a/x", "b"]
+    assert sorted(names) == sorted(expected)
