@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from monai.data import orientation_ras_lps
 
-from .dicom_header import Dicom
+from .dicom_header import DataSet, Dicom
 from .dicom_voxels import COLUMNS, FRAME_GROUPS, ROWS, count_frames, frame_groups
 
 __all__ = ["Slice", "find_grid", "list_slices"]
 
+OFFSETS, DETECTOR_SPACING = 0x3004000C, 0x00181164  # of X-rays: the size on the detector
 POSITION, ORIENTATION, SPACING, THICKNESS, DISTANCE = 0x00200032, 0x00200037, 0x00280030, 0x00180050, 0x00180088
 PLACES, DIRECTIONS, MEASURES = 0x00209113, 0x00209116, 0x00289110
 TOLERANCE = 0.1  # part of the slice distance: scanners round positions, a missing slice is 1
@@ -48,6 +49,18 @@ class Slice:
         return np.column_stack([row * right, column * down, np.cross(row, column)])
 
 
+def _positions(elements: DataSet, count: int) -> list[list[float]]:
+    """Place of each frame; none where only the file as a whole has one and says no distances."""
+    found = [group.decimals(POSITION) for group in frame_groups(elements, PLACES)]
+    if count == 1 or elements.sequence(FRAME_GROUPS):
+        return found
+    offsets, orientation = elements.decimals(OFFSETS), elements.decimals(ORIENTATION)
+    if len(offsets) != count or not orientation or not found[0]:
+        return [[]] * count
+    normal = np.cross(orientation[:3], orientation[3:])  # frames of a radiation dose
+    return [(np.array(found[0]) + (offset - offsets[0]) * normal).tolist() for offset in offsets]
+
+
 def list_slices(dicom: Dicom) -> list[Slice]:
     """The frames of a file, in the order of the file.
 
@@ -56,7 +69,7 @@ def list_slices(dicom: Dicom) -> list[Slice]:
     """
     elements, name = dicom.elements, Path(dicom.path).name
     size = ((elements.words(COLUMNS) or [0])[0], (elements.words(ROWS) or [0])[0])
-    groups = [frame_groups(elements, tag) for tag in (PLACES, DIRECTIONS, MEASURES)]
+    groups = [frame_groups(elements, tag) for tag in (DIRECTIONS, MEASURES)]
     count = count_frames(elements)
     if len(groups[0]) != count:
         raise ValueError(f"{dicom.path} has {count} frames and describes {len(groups[0])}: replace the file.")
@@ -65,12 +78,12 @@ def list_slices(dicom: Dicom) -> list[Slice]:
         Slice(
             name if one else f"{name}, frame {index + 1}",
             size,
-            measures.decimals(SPACING)[:2],
+            (measures.decimals(SPACING) or elements.decimals(DETECTOR_SPACING))[:2],
             directions.decimals(ORIENTATION) or [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
-            place.decimals(POSITION),
+            position,
             (measures.decimals(DISTANCE) or measures.decimals(THICKNESS) or [1.0])[0] or 1.0,
         )
-        for index, (place, directions, measures) in enumerate(zip(*groups, strict=True))
+        for index, (position, directions, measures) in enumerate(zip(_positions(elements, count), *groups, strict=True))
     ]
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from pathlib import Path
 
@@ -32,6 +31,7 @@ _STARTS = {
 }
 _BITMAPS = {bytes([size, 0, 0, 0]) for size in (12, 40, 52, 56, 64, 108, 124)}  # sizes of the header that follows
 _HEAD = 540  # bytes of the longest header, NIfTI-2's
+_BLOCK = 4096  # of a compressed file; more would meet damage further on
 
 
 def has_suffix(path: PathLike, suffixes: tuple[str, ...]) -> bool:
@@ -53,12 +53,11 @@ def _is_bitmap(head: bytes) -> bool:
 
 def _content_format(path: PathLike) -> str:
     with Path(path).open("rb") as file:
-        head = file.read(_HEAD)
+        head = file.read(_BLOCK)
     if head[:2] == b"\x1f\x8b":
         try:
-            with gzip.open(path) as file:
-                return "nifti" if _is_nifti(file.read(_HEAD), path) else ""
-        except (OSError, EOFError, zlib.error):
+            return "nifti" if _is_nifti(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, _HEAD), path) else ""
+        except zlib.error:
             return ""
     if is_dicom(head):
         return "dicom"

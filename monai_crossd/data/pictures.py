@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,13 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _SAMPLE_F
 _MILLIMETRES = {2: 25.4, 3: 10.0}  # of the unit of a resolution
 _STACKS = ("TIFF", "GIF")
 _AS = {"P": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    # without its name: Pillow would map the file into memory, and gets the shape of a turned TIFF wrong then
+    with Path(path).open("rb") as file, Image.open(file) as image:
+        yield image
 
 
 def _is_tiff(path: str | Path) -> bool:
@@ -129,10 +138,10 @@ def read_picture(path: str) -> tuple[np.ndarray, np.ndarray, int]:
         ValueError: When its pages differ in shape, or it has to be turned and Pillow cannot.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             if image.format == "PNG":
                 image.verify()  # the checksums, which loading leaves out
-        with Image.open(path) as image:
+        with _opened(path) as image:
             spacing = _spacing(image)
             array, rank = _read(path, image)
     except UnidentifiedImageError:
@@ -148,7 +157,7 @@ def read_picture(path: str) -> tuple[np.ndarray, np.ndarray, int]:
 def read_picture_shape(path: str | Path) -> tuple[int, ...]:
     """Reads the spatial shape from the header, upright."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             pages = 1
             if image.format in _STACKS:
                 pages = sum(not _is_reduced(frame) for frame in ImageSequence.Iterator(image))
