@@ -22,10 +22,10 @@ DEMO_DIR = Path("~/.cache/monai_crossd/demo").expanduser()
 logger = logging.getLogger(__name__)
 
 
-def _readable(items: list[dict], source: Source, task: str, on_error: str) -> ItemList:
+def _readable(items: list[dict], source: Source, task: str, on_error: str, spatial_dims: int | None = None) -> ItemList:
     """The items whose files can be read, at least one; of the others the first raises, or all are logged."""
     faults: dict[int, str] = {}
-    for index, error in find_faults(items, pairs=task == "segmentation"):
+    for index, error in find_faults(items, pairs=task == "segmentation", spatial_dims=spatial_dims):
         place = source.places.get(str(items[index]["image"]))
         message = f"{place}: {error}" if place else str(error)
         if on_error == "raise":
@@ -50,6 +50,7 @@ def load_datalist(
     patient_pattern: str | None = None,
     on_error: str = "raise",
     nested: bool = False,
+    spatial_dims: int | None = None,
 ) -> list[dict]:
     r"""Lists the items of a data set's section, after all their headers have been read.
 
@@ -79,11 +80,12 @@ def load_datalist(
         seed: of that split.
         patient_pattern: regular expression that finds the patient in an image's path, by its first group, like
             ``r"(P\d+)_"``.
-        on_error: of files that are missing or cannot be read, or label maps of another shape than their image:
+        on_error: of files that are missing or cannot be read, or label maps on another grid than their image:
             ``"raise"``, or ``"skip-and-report"`` to leave them out and log a warning with each path and cause. The
             split is the same either way.
         nested: of class folders, whether each folder that holds files is a class, named by its path (RadImageNet's
             ``CT/abd/normal``); otherwise the first folder names the class.
+        spatial_dims: 2 or 3, that every image must have; a volume of one slice is an image. None takes any.
 
     Returns:
         Dictionaries with "image" (absolute path, a list of them: channels, or ``FILE.npz#ARRAY/NUMBER``), "label"
@@ -93,7 +95,8 @@ def load_datalist(
     Raises:
         FileNotFoundError: When the data set or a file that it names does not exist.
         ValueError: When an argument is unknown, the data set cannot be understood or is too small to split, a patient
-            is in two sections, an image cannot be read, or a label map has another shape than its image.
+            or an image is in two sections, an image has two labels, cannot be read or has other dimensions, or a label
+            map lies on another grid than its image.
     """
     look_up_option(section, SECTIONS)
     look_up_option(on_error, ON_ERROR)
@@ -106,7 +109,7 @@ def load_datalist(
             f'{source.path} gives no item for section "{section}" (it has {sorted(source.sections)}): to split '
             "off a validation section it needs at least two items of a class; a test section it must name itself."
         )
-    return _readable(items, source, task, on_error)
+    return _readable(items, source, task, on_error, spatial_dims)
 
 
 def _check_classes(source: Source, task: str) -> None:

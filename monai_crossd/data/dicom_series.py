@@ -14,7 +14,7 @@ from .dicom_header import Dicom, read_dicom
 from .dicom_voxels import read_voxels
 from .walk import find_series, list_entries
 
-__all__ = ["grid_affine", "list_series", "read_dicom_file", "read_dicom_shape", "read_header", "read_series"]
+__all__ = ["grid_affine", "list_series", "read_dicom_file", "read_dicom_grid", "read_header", "read_series"]
 
 DESCRIPTION, INSTANCE, ORIENTATION = 0x0008103E, 0x00200013, 0x00200037
 
@@ -146,12 +146,12 @@ def read_dicom_file(path: str) -> tuple[np.ndarray, np.ndarray, int]:
     return voxels[order].swapaxes(0, 2), affine, 3
 
 
-def read_dicom_shape(path: str | Path) -> tuple[int, ...]:
-    """Reads the spatial shape of a file, or of the one series of a folder, from headers; raises as reading does."""
+def read_dicom_grid(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Reads the spatial shape and the affine of a file, or of the one series of a folder; raises as reading does."""
     is_folder = Path(path).is_dir()
     files = _choose(path, "") if is_folder else [read_dicom(path)]
     if any(not file.kind for file in files):
         raise ValueError(f"{path} cannot be read as an image (it has no pixels): drop it from the list.")
-    count = len(_arrange(str(path), files)[0])
+    order, affine = _arrange(str(path), files)
     size = list_slices(files[0])[0].size
-    return (*size, count) if is_folder or count > 1 else size
+    return (*size, len(order)) if is_folder or len(order) > 1 else size, affine

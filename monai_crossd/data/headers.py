@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of files before training: that each one can be read, and that label maps have the shape of their images."""
+"""Checks of files before training: that each one can be read, and that label maps lie on the grids of their images."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from monai.data import orientation_ras_lps
 from monai.utils import ensure_tuple
 
-from .dicom_series import read_dicom_shape, read_header
+from ..transforms.grid import describe_dimensions, describe_grids, same_grid
+from .dicom_series import grid_affine, read_dicom_grid, read_header
 from .formats import find_format
 from .image_files import naming
-from .nifti import read_nifti_shape
+from .nifti import read_nifti_grid
 from .npz_reader import is_npz_path, read_npz_image
 from .pictures import read_picture_shape
 
-__all__ = ["check_files", "check_pairs", "find_faults", "read_shape"]
+__all__ = ["check_files", "check_pairs", "find_faults", "read_grid", "read_shape"]
+
+Grid = tuple[tuple[int, ...], np.ndarray | None]
 
 
 def read_shape(path: str | Path) -> tuple[int, ...]:
@@ -37,91 +41,110 @@ def read_shape(path: str | Path) -> tuple[int, ...]:
         FileNotFoundError: When ``path`` does not exist.
         ValueError: When it cannot be read.
     """
+    return read_grid(path)[0]
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Shape as :func:`read_shape` gives it, and the affine (4, 4) in RAS, mm, or None in a format that has none."""
     if is_npz_path(path):
         image = read_npz_image(path)
-        return image.shape[1::-1] if image.shape[-1] == 3 else image.shape[::-1]
+        return image.shape[1::-1] if image.shape[-1] == 3 else image.shape[::-1], None
     if not Path(path).exists():
         raise FileNotFoundError(f"{path} does not exist: correct the data list or put the file there.")
     with naming(str(path)):
         kind = "dicom" if Path(path).is_dir() else find_format(path)
-        return _SHAPE.get(kind, _itk_shape)(path)
+        return _GRID.get(kind, _itk_grid)(path)
 
 
-def _numpy_shape(path: str | Path) -> tuple[int, ...]:
-    return tuple(np.load(path, mmap_mode="r").shape)
+def _numpy_grid(path: str | Path) -> Grid:
+    return tuple(np.load(path, mmap_mode="r").shape), None
 
 
-def _itk_shape(path: str | Path, image_io: str = "") -> tuple[int, ...]:
-    return tuple(read_header(str(path), image_io).GetSize())
+def _picture_grid(path: str | Path) -> Grid:
+    return read_picture_shape(path), None
 
 
-_SHAPE: dict[str, Callable[[str | Path], tuple[int, ...]]] = {
-    "nifti": read_nifti_shape,
-    "dicom": read_dicom_shape,
-    "picture": read_picture_shape,
-    "numpy": _numpy_shape,
-    "nrrd": partial(_itk_shape, image_io="NrrdImageIO"),
-    "meta": partial(_itk_shape, image_io="MetaImageIO"),
+def _itk_grid(path: str | Path, image_io: str = "") -> Grid:
+    header = read_header(str(path), image_io)
+    return tuple(header.GetSize()), orientation_ras_lps(grid_affine(header))
+
+
+_GRID: dict[str, Callable[[str | Path], Grid]] = {
+    "nifti": read_nifti_grid,
+    "dicom": read_dicom_grid,
+    "picture": _picture_grid,
+    "numpy": _numpy_grid,
+    "nrrd": partial(_itk_grid, image_io="NrrdImageIO"),
+    "meta": partial(_itk_grid, image_io="MetaImageIO"),
 }
 
 
-def _check_image(item: dict) -> None:
-    for path in ensure_tuple(item["image"]):
-        read_shape(path)
+def _spatial(shape: tuple[int, ...], spatial_dims: int | None) -> tuple[int, ...]:
+    """Without what comes after three axes (time, channels), and without the slice axis of an image in a volume."""
+    return shape[:2] if spatial_dims == 2 and shape[2:] == (1,) else shape[:3]
 
 
-def _check_pair(item: dict) -> None:
-    paths = [*ensure_tuple(item["image"]), *ensure_tuple(item["label"])]
-    shape = read_shape(paths[0])[:3]  # a fourth axis holds channels
-    for other in paths[1:]:
-        if (found := read_shape(other)[:3]) != shape:
+def _check_item(item: dict, pairs: bool, spatial_dims: int | None) -> None:
+    images, labels = ensure_tuple(item["image"]), ensure_tuple(item["label"]) if pairs else ()
+    shape, affine = read_grid(images[0])
+    first = _spatial(shape, spatial_dims)
+    if spatial_dims is not None and len(first) != spatial_dims:
+        raise ValueError(f"{images[0]} {describe_dimensions(first, spatial_dims)}")
+    for other in (*images[1:], *labels):
+        shape, place = read_grid(other)
+        if (found := _spatial(shape, spatial_dims)) != first:
             raise ValueError(
-                f"Shapes differ: image {paths[0]} is {shape}, {other} is {found}. "
+                f"Shapes differ: image {images[0]} is {first}, {other} is {found}. "
                 "Resample one to the grid of the other, or correct the pairing."
             )
+        if affine is not None and place is not None and not same_grid(affine, place, first):
+            raise ValueError(f"image {images[0]} and {other} {describe_grids(affine, place)}")
 
 
-def find_faults(items: Sequence[dict], pairs: bool = False) -> Iterator[tuple[int, OSError | ValueError]]:
-    """Finds the items whose files cannot be read, by their headers.
+def find_faults(
+    items: Sequence[dict], pairs: bool = False, spatial_dims: int | None = None
+) -> Iterator[tuple[int, OSError | ValueError]]:
+    """Finds the items whose files cannot be read or do not fit, by their headers.
 
     Args:
         items: as in :func:`check_files`, with ``pairs`` as in :func:`check_pairs`.
         pairs: whether "label" is a file too.
+        spatial_dims: 2 or 3, that every image must have; a volume of one slice is an image. None takes any.
 
     Yields:
         Index of the item and the error.
     """
-    check = _check_pair if pairs else _check_image
     for index, item in enumerate(items):
         try:
-            check(item)
+            _check_item(item, pairs, spatial_dims)
         except (OSError, ValueError) as error:
             yield index, error
 
 
-def check_files(items: Sequence[dict]) -> None:
+def check_files(items: Sequence[dict], spatial_dims: int | None = None) -> None:
     """Raises when an image of a classification list cannot be read; the header alone is looked at.
 
     Args:
         items: dictionaries with "image", a path or a list of paths (channels).
+        spatial_dims: 2 or 3, that every image must have; a volume of one slice is an image. None takes any.
 
     Raises:
         FileNotFoundError: When a file does not exist.
-        ValueError: When a file cannot be read.
+        ValueError: When a file cannot be read, or an image has other dimensions.
     """
-    for _, error in find_faults(items):
+    for _, error in find_faults(items, spatial_dims=spatial_dims):
         raise error
 
 
 def check_pairs(items: Sequence[dict]) -> None:
-    """Raises when an image or label map cannot be read or their spatial shapes differ; headers alone are looked at.
+    """Raises when an image or label map cannot be read or their grids differ; headers alone are looked at.
 
     Args:
         items: dictionaries with "image" and "label", each a path or a list of paths (channels).
 
     Raises:
         FileNotFoundError: When a file does not exist.
-        ValueError: When a file cannot be read, or a label map has another shape than its image.
+        ValueError: When a file cannot be read, or a label map has another shape or affine than its image.
     """
     for _, error in find_faults(items, pairs=True):
         raise error

@@ -18,7 +18,11 @@ LISTS = (".json", ".csv", ".npz")
 
 
 def list_images(
-    dataset: PathLike, task: str = "segmentation", demo_dir: PathLike = DEMO_DIR, section: str = "validation"
+    dataset: PathLike,
+    task: str = "segmentation",
+    demo_dir: PathLike = DEMO_DIR,
+    section: str = "validation",
+    spatial_dims: int | None = None,
 ) -> list[dict]:
     """Lists images to predict on, after their headers have been read.
 
@@ -33,13 +37,14 @@ def list_images(
         task: ``"segmentation"`` or ``"classification"``, of such a list.
         demo_dir: where embedded data are kept.
         section: of such a list.
+        spatial_dims: 2 or 3, that every image must have; a volume of one slice is an image. None takes any.
 
     Returns:
         Dictionaries with "image", an absolute path or a list of them (channels).
 
     Raises:
         FileNotFoundError: When ``dataset`` does not exist.
-        ValueError: When it holds no image, or a file cannot be read.
+        ValueError: When it holds no image, or a file cannot be read or has other dimensions.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -51,7 +56,8 @@ def list_images(
     """
     path = Path(str(dataset)).expanduser().absolute()  # a number on a command line is the name of a folder
     if not path.exists() or has_suffix(path, LISTS):
-        return [{"image": item["image"]} for item in load_datalist(str(dataset), section, task, demo_dir)]
+        items = load_datalist(str(dataset), section, task, demo_dir, spatial_dims=spatial_dims)
+        return [{"image": item["image"]} for item in items]
     test = path / "imagesTs"
     found = [str(path)] if path.is_file() else group_channels(find_images(test if test.is_dir() else path))
     if not found:
@@ -60,5 +66,5 @@ def list_images(
             "a list (.json, .csv, .npz) or an embedded data set."
         )
     items = [{"image": name} for name in found]
-    check_files(items)
+    check_files(items, spatial_dims)
     return items

@@ -17,7 +17,7 @@ from monai.data.utils import correct_nifti_header_if_necessary
 from .checksums import check_gzip, drain
 from .formats import has_suffix
 
-__all__ = ["read_nifti", "read_nifti_shape"]
+__all__ = ["read_nifti", "read_nifti_grid"]
 
 _PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
 
@@ -34,12 +34,13 @@ def _opened(path: str | Path) -> Iterator[tuple[nib.Nifti1Image, IO[bytes]]]:
         yield kind.from_file_map(kind.make_file_map({"image": stream})), stream
 
 
-def read_nifti_shape(path: str | Path) -> tuple[int, ...]:
-    """Reads the shape from the header."""
+def read_nifti_grid(path: str | Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Reads shape and affine from the header."""
     if has_suffix(path, _PAIRS):
-        return tuple(int(n) for n in nib.load(path).shape)
+        image = nib.load(path)
+        return tuple(int(n) for n in image.shape), image.affine
     with _opened(path) as (image, _):
-        return tuple(int(n) for n in image.shape)
+        return tuple(int(n) for n in image.shape), image.affine
 
 
 def read_nifti(path: str) -> tuple[np.ndarray, dict]:
