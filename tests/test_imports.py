@@ -17,7 +17,7 @@ ORDER = ["functional", "layers", "convert", "networks", "training"]
 ALLOWED = {part: set(ORDER[:at]) for at, part in enumerate(ORDER)}
 ALLOWED["transforms"] = ALLOWED["visualize"] = set()
 ALLOWED["data"] = {"transforms"}  # label maps are read by the transforms of the training
-ALLOWED["training"] = {*ALLOWED["training"], "visualize"}  # handlers draw
+ALLOWED["training"] = {*ALLOWED["training"], "visualize", "data"}  # handlers draw, and name files by what is read
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 

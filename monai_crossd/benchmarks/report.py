@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from .._replacing import replacing
+
 
 def hardware_name(device: str = "cpu") -> str:
     """Name of the GPU, or of the CPU with its number of cores, as a folder name."""
@@ -48,16 +50,13 @@ def append_csv(path: Path, rows: list[dict]) -> None:
     """
     if not rows:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     old = path.read_text("utf-8") if path.exists() else ""
     header = ",".join(rows[0])
     if old and old.splitlines()[0] != header:
         raise ValueError(f"{path} has the columns {old.splitlines()[0]!r}, not {header!r}: move it away first.")
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(old)
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         if not old:
             writer.writeheader()
         writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
-    temporary.replace(path)

@@ -16,6 +16,7 @@ from .images import list_images
 from .medmnist import MedMNIST
 from .medmnist_info import MEDMNIST
 from .npz_reader import NpzReader, register_npz_reader
+from .output_names import output_key, output_names
 from .phantoms import make_phantom, prepare_phantoms
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
@@ -44,6 +45,8 @@ __all__ = [
     "load_datalist",
     "load_labels",
     "make_phantom",
+    "output_key",
+    "output_names",
     "prepare_demo",
     "prepare_embedded",
     "prepare_phantoms",

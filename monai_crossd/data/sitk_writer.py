@@ -23,6 +23,7 @@ __all__ = ["SimpleITKWriter", "register_sitk_writer"]
 
 VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
 PICTURES = (".png", ".tif", ".tiff")
+SUFFIXES = (*NIFTI, *VOLUMES, *PICTURES)
 SCALES = {255: np.uint8, 65535: np.uint16}
 
 
@@ -61,8 +62,8 @@ class SimpleITKWriter(ImageWriter):
 
     Formats: NIfTI (by nibabel, as MONAI writes it: channels on the fourth axis), NRRD and MetaImage (channels as
     components of a voxel), and 2D images as PNG (uint8, uint16) and TIFF. The file appears under its name when it is
-    complete. NRRD and MetaImage keep a volume of one slice a volume: their 2D form has no room for its place in
-    the patient. PNG keeps no geometry, TIFF the pixel spacing.
+    complete. A volume of one slice stays a volume. NRRD and MetaImage make one of a 2D image that is not in the axial
+    plane: their 2D form has no room for its place in the patient. PNG keeps no geometry, TIFF the pixel spacing.
 
     Args:
         output_dtype: type of the voxels in the file; None keeps that of the array. Integers are rounded.
@@ -99,7 +100,7 @@ class SimpleITKWriter(ImageWriter):
         Args:
             data_array: image with two or three spatial axes.
             channel_dim: its channel axis; None where it has none.
-            squeeze_end_dims: whether one channel makes no axis in the file, and in NIfTI one slice neither.
+            squeeze_end_dims: whether one channel makes no axis in the file, nor in NIfTI the depth of a 2D image.
 
         Raises:
             ValueError: When the array has another number of axes.
@@ -154,8 +155,8 @@ class SimpleITKWriter(ImageWriter):
         """
         super().write(filename, verbose=verbose)
         path = Path(filename)
-        if not has_suffix(path, (*NIFTI, *VOLUMES, *PICTURES)):
-            raise ValueError(f"{path} has an unknown suffix; expected one of {(*NIFTI, *VOLUMES, *PICTURES)}.")
+        if not has_suffix(path, SUFFIXES):
+            raise ValueError(f"{path} has an unknown suffix; expected one of {SUFFIXES}.")
         array = self._scaled()
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             part = Path(folder, path.name)
@@ -179,8 +180,10 @@ class SimpleITKWriter(ImageWriter):
         return _cast(array, dtype)
 
     def _write_nifti(self, array: np.ndarray, path: Path) -> None:
-        while self.squeeze_end_dims and array.shape[-1] == 1:
+        if self.squeeze_end_dims and array.shape[-1] == 1:
             array = array[..., 0]
+            if self.flat:
+                array = array[..., 0]
         writer = NibabelWriter(output_dtype=array.dtype)
         writer.data_obj, writer.affine = array, self.affine
         writer.write(path)

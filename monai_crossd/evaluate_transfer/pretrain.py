@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .._replacing import replacing
 from ..convert import load_checkpoint, read_checkpoint
-from ..training.replacing import replacing
 from .learning import fit, predict
 from .load import Items, keep_last, load_items
 from .methods import build_2d

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.config import PathLike
 
-from ..training.replacing import replacing
+from .._replacing import replacing
 from ..training.scores import write_csv
 from .statistics import AVERAGE, Comparison, Row
 from .tables import Table, make_tables

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
+from .._replacing import replacing
 from ..networks import HybridNet
-from ..training.replacing import replacing
 from .folds import draw_per_class, make_folds
 from .learning import fine_tune
 from .load import load_items, locate

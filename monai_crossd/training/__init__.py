@@ -6,6 +6,7 @@
 - :class:`EarlyStop` ends a training that no longer gets better;
 - :class:`EpochSeed` makes an epoch the same whenever it is run;
 - :class:`HistoryHandler` prints a line per epoch and writes its table and curves;
+- :class:`LabelMapsHandler` writes the label maps that a segmentation predicts;
 - :class:`OverlayHandler` draws validation cases;
 - :class:`PredictionsHandler` writes what a classifier says;
 - :class:`ResumeHandler` writes a checkpoint after every epoch and goes on from there;
@@ -13,12 +14,14 @@
 - :class:`SkippedReport` lists the items that were left out;
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
-:class:`HybridTrainer` is a trainer, for images and volumes in the same run.
+:class:`HybridTrainer` is a trainer, for images and volumes in the same run; :class:`BalancedAccuracy` is a metric.
 
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
-:func:`set_trainable` freezes what does not learn.
+:func:`set_trainable` freezes what does not learn, :func:`claim_folders` keeps other runs out of a run's folders,
+:func:`report_sections` says what a classification trains on.
 """
 
+from .balanced_accuracy import BalancedAccuracy
 from .best import print_best
 from .best_checkpoint import BestCheckpoint
 from .bootstrap import bootstrap_mean
@@ -31,24 +34,29 @@ from .finetune import FINETUNE_MODES, Trainable, set_trainable
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .hybrid import HybridTrainer
+from .label_maps_handler import LabelMapsHandler
 from .overlay_handler import OverlayHandler
 from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
 from .resume import ResumeHandler
 from .run_config import save_run_config
+from .run_lock import claim_folders, release_folders
 from .scores import Score, format_scores, write_csv
+from .section_report import report_sections
 from .shift_handler import ShiftHandler
 from .skipped_report import SkippedReport
 from .stop_on_nan import StopOnNaN
 
 __all__ = [
     "FINETUNE_MODES",
+    "BalancedAccuracy",
     "BestCheckpoint",
     "ClassificationReport",
     "EarlyStop",
     "EpochSeed",
     "HistoryHandler",
     "HybridTrainer",
+    "LabelMapsHandler",
     "MetricsReport",
     "OverlayHandler",
     "PredictionsHandler",
@@ -62,12 +70,15 @@ __all__ = [
     "best_scores",
     "bootstrap_mean",
     "case_scores",
+    "claim_folders",
     "classification_scores",
     "compare_runs",
     "confusion_counts",
     "format_scores",
     "print_best",
     "read_history",
+    "release_folders",
+    "report_sections",
     "save_run_config",
     "set_trainable",
     "write_csv",

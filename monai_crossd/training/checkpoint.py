@@ -10,7 +10,7 @@ from monai.config import PathLike
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from .replacing import replacing
+from .._replacing import replacing
 
 __all__ = ["network_state", "save_checkpoint", "unwrap"]
 

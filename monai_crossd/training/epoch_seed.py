@@ -85,6 +85,7 @@ class EpochSeed:
                 "The workers of the training's loader keep their random state from epoch to epoch: give the loader "
                 "persistent_workers=False."
             )
+        trainer.state.seed = self.seed  # ResumeHandler compares it
         trainer.add_event_handler(Events.EPOCH_STARTED, self._start)
 
     def _start(self, trainer: Engine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai.config import PathLike
 
-from .replacing import replacing
+from .._replacing import replacing
 
 __all__ = ["Rows", "as_curves", "read_history", "write_history"]
 

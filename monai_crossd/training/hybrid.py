@@ -104,6 +104,15 @@ class HybridTrainer(SupervisedTrainer):
         self._check_images()
         self.add_event_handler(Events.EPOCH_STARTED, self._start_images)
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers of the run beyond what other trainers have, for :class:`ResumeHandler`."""
+        return {
+            "image data": self.data_loader_2d,
+            "loss of images": self.loss_functions[0],
+            "schedule": self.schedule,
+            "loss_weights": self.loss_weights,
+        }
+
     def _check_images(self) -> None:
         loader: Any = self.data_loader_2d
         length = self.state.epoch_length

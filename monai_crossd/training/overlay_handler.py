@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 from monai.config import PathLike
-from monai.data import MetaTensor
 
 from ..visualize import save_overlay
 from ..visualize.figures import need_matplotlib
+from .case_names import CaseNames, case_paths
 
 __all__ = ["OverlayHandler"]
 
@@ -65,9 +65,10 @@ class OverlayHandler:
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
         evaluator.add_event_handler(Events.COMPLETED, self._write)
 
-    def _start(self, _: Engine) -> None:
+    def _start(self, evaluator: Engine) -> None:
         self._seen = 0
         self._kept = {}
+        self._names = CaseNames(evaluator)
 
     def _keep(self, evaluator: Engine) -> None:
         for item in evaluator.state.output:
@@ -81,13 +82,8 @@ class OverlayHandler:
             raise ValueError(f"Case {missing[0]} is to be drawn, but the evaluator has only cases 0..{self._seen - 1}.")
         if evaluator.state.best_metric_epoch in (-1, evaluator.state.epoch):
             for number, item in self._kept.items():
-                path = self.output_dir / f"{_case_name(item['image'], number)}_overlay.png"
+                path = self.output_dir / f"{self._names.name(next(case_paths([item])), number)}_overlay.png"
                 save_overlay(
                     path, item["image"], item["pred"], truth=item.get("label"), labels=self.labels, window=self.window
                 )
         self._kept = {}
-
-
-def _case_name(image: object, number: int) -> str:
-    name = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-    return Path(Path(str(name)).name.removesuffix(".gz")).stem if name else f"case{number}"

@@ -11,7 +11,8 @@ import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 
-from .report import case_paths, gather
+from .case_names import CaseNames, case_paths
+from .report import gather
 from .scores import write_csv
 
 __all__ = ["PredictionsHandler"]
@@ -27,7 +28,8 @@ class PredictionsHandler:
         labels: names of the classes in the order of their numbers, or by number.
 
     Raises:
-        ValueError: at the end of the run, when predictions are no probabilities of these classes.
+        ValueError: at the start of the run, when an image is listed twice; when predictions are no probabilities of
+            these classes.
 
     Example:
         .. code-block:: json
@@ -50,7 +52,8 @@ class PredictionsHandler:
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
         evaluator.add_event_handler(Events.COMPLETED, self._finish)
 
-    def _start(self, _: Engine) -> None:
+    def _start(self, evaluator: Engine) -> None:
+        CaseNames(evaluator)  # raises when an image is listed twice
         self._rows = []
 
     def _add(self, evaluator: Engine) -> None:
@@ -65,7 +68,7 @@ class PredictionsHandler:
             self._rows.append((path, probabilities.tolist()))
 
     def _finish(self, _: Engine) -> None:
-        rows = gather(self._rows)
+        rows = [(path or f"case{i}", row) for i, (path, row) in enumerate(gather(self._rows))]
         if idist.get_rank() != 0:
             return
         write_csv(

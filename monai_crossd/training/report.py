@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.config import PathLike
-from monai.data import MetaTensor
 
 from .bootstrap import RESAMPLES, bootstrap_mean
+from .case_names import case_paths
 from .scores import Score, format_scores, write_csv
 
 __all__ = ["MetricsReport", "case_scores"]
@@ -50,18 +50,6 @@ def _mean_over_classes(details: np.ndarray) -> np.ndarray:
     held = ~np.isnan(details)
     total = np.where(held, details, 0).sum(1)
     return np.where(held.any(1), total / np.maximum(held.sum(1), 1), np.nan)
-
-
-def case_paths(batch: Any) -> Iterator[str]:
-    """Path of each image of a batch, decollated or not; "" where the image has no path."""
-    if isinstance(batch, Mapping):
-        image = batch["image"]
-        paths = image.meta.get("filename_or_obj") if isinstance(image, MetaTensor) else None
-        yield from map(str, paths or [""] * len(image))
-    else:
-        for item in batch:
-            image = item["image"]
-            yield str(image.meta.get("filename_or_obj", "")) if isinstance(image, MetaTensor) else ""
 
 
 def gather(values: list) -> list:

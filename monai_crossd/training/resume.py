@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..convert.files import read_file
 from .checkpoint import network_state, save_checkpoint, unwrap
+from .run_settings import first_difference, run_settings
 
 __all__ = ["ResumeHandler"]
 
@@ -24,6 +25,10 @@ _LENGTHS = ("total_steps", "T_max", "total_iters")  # of a learning-rate schedul
 def _short(error: Exception) -> str:
     """Text of an error in one line; torch's names every weight."""
     return textwrap.shorten(str(error), 300) or type(error).__name__
+
+
+def _shapes(state: dict[str, Any]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -47,6 +52,11 @@ class ResumeHandler:
     process; all processes read it. With :class:`EpochSeed`, a run that was killed and resumed ends with the weights of
     one that was not.
 
+    It also holds what decides the numbers of the run: seed, network and which of its weights learn, optimizer with
+    learning rate and weight decay, schedule, loss, data (items, labels, and parts of their files; they may have moved),
+    transforms, batch size, number of processes. A run that is resumed with another value of one of these is refused.
+    More epochs are allowed where the learning-rate schedule does not span the epochs (OneCycleLR does).
+
     Args:
         output_dir: folder of the file.
         evaluator: of the validation.
@@ -56,7 +66,7 @@ class ResumeHandler:
 
     Raises:
         ValueError: in ``attach``, when there are no batches to train on or to validate with; at the start, when
-            ``last.pt`` cannot be read or is of other settings.
+            ``last.pt`` cannot be read, or is of a run with other settings; the error names the first that differs.
         FloatingPointError: at the end of an epoch, when the weights are no longer finite.
         OSError: at the end of an epoch, when the file cannot be written; the one before is unharmed.
 
@@ -85,6 +95,7 @@ class ResumeHandler:
         self.evaluator = evaluator
         self.lr_scheduler = lr_scheduler
         self.resume = resume
+        self._settings: dict[str, Any] | None = None
 
     def attach(self, trainer: SupervisedTrainer) -> None:
         """Registers the handlers.
@@ -102,6 +113,8 @@ class ResumeHandler:
         trainer.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
 
     def _start(self, trainer: Engine) -> None:
+        if self._settings is None and idist.get_rank() == 0:
+            self._settings = run_settings(trainer, self.evaluator.data_loader, self.lr_scheduler)
         if not self.resume or trainer.state.iteration:  # a trainer that is run again goes on by itself
             return
         if not self.path.is_file():
@@ -137,6 +150,7 @@ class ResumeHandler:
             "stopped": bool(trainer.should_terminate),
             "best_metric": float(self.evaluator.state.best_metric),
             "best_metric_epoch": self.evaluator.state.best_metric_epoch,
+            "settings": self._settings,
         }
         save_checkpoint(state, self.path)
 
@@ -175,6 +189,15 @@ class ResumeHandler:
         for what, theirs, ours in pairs:
             if ours is not None and theirs != ours:  # a stream of data has no number of batches yet
                 raise ValueError(f"the {what} was {theirs} and is now {ours}.")
+        if self._settings is None:  # the first process compares
+            return
+        if "settings" not in state:
+            raise ValueError("it was written by an earlier version, which did not keep them.")
+        before, now = state["settings"], self._settings
+        if _shapes(unwrap(trainer.network).state_dict()) != _shapes(state["network"]):
+            before, now = ({**settings, "network": None} for settings in (before, now))  # torch names the weights
+        if found := first_difference(before, now):
+            raise ValueError("the {} was {!r} and is now {!r}.".format(*found))
 
     @staticmethod
     def _print(line: str) -> None:

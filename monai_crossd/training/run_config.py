@@ -20,6 +20,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.config import PathLike, get_config_values, get_optional_config_values
 
+from .._replacing import replacing
 from .._version import __version__
 
 __all__ = ["save_run_config"]
@@ -120,11 +121,6 @@ def save_run_config(
     head = "".join(f"# {name}: {value}\n" for name, value in _environment(values).items())
     body = {name: value for name, value in values.items() if name != ConfigParser.meta_key}
     text = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(head + text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

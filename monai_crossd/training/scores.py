@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai.config import PathLike
 
+from .._replacing import replacing
 from .bootstrap import FEWEST_CASES
 
 __all__ = ["Score", "format_scores", "write_csv"]
@@ -71,16 +71,13 @@ def write_csv(path: PathLike, columns: Sequence[str], rows: Iterable[Sequence[An
 
     Returns:
         ``path``.
+
+    Raises:
+        OSError: When it cannot be written, with the free space of its disk.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
     return path

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from monai.config import PathLike
 from monai.utils import optional_import
+
+from .._replacing import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,11 +44,6 @@ def save_figure(figure: Figure, path: PathLike) -> Path:
         ``path``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

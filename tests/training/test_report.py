@@ -21,6 +21,7 @@ from monai.transforms import AsDiscreted, Compose
 from PIL import Image
 
 from monai_crossd.training import (
+    BalancedAccuracy,
     ClassificationReport,
     MetricsReport,
     Score,
@@ -373,15 +374,18 @@ def test_predictions_of_other_classes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def report_on(folder, part: slice = slice(None)) -> None:
-    """Both reports, of a part of the cases."""
+def report_on(folder, part: slice = slice(None)) -> float:
+    """Both reports, of a part of the cases; returns the balanced accuracy."""
     segmentation_evaluator(volumes(7)[part], [MetricsReport(folder / "segmentation", LABELS)]).run()
-    SupervisedEvaluator(
+    evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(Dataset(images(*predictions(7, 3), True)[part]), batch_size=2),
         network=Classifier(),
+        key_val_metric={"balanced": BalancedAccuracy(from_engine(["pred", "label"]))},
         val_handlers=[ClassificationReport(folder / "classification", LABELS)],
-    ).run()
+    )
+    evaluator.run()
+    return evaluator.state.metrics["balanced"]
 
 
 RANK = """
@@ -391,7 +395,7 @@ sys.path.insert(0, sys.argv[1])
 from test_report import report_on
 folder, rank = Path(sys.argv[2]), int(sys.argv[3])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-report_on(folder / "two", slice(4) if rank == 0 else slice(4, None))
+print("balanced", report_on(folder / "two", slice(4) if rank == 0 else slice(4, None)))
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
@@ -404,10 +408,14 @@ def test_two_processes_report_what_one_does(tmp_path):
         subprocess.Popen([*command, rank], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for rank in ("0", "1")
     ]
-    report_on(tmp_path / "one")
+    balanced = report_on(tmp_path / "one")
     outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], outputs
     assert [output.count("95 % interval") for output in outputs] == [2, 0]
+    assert all(f"balanced {balanced}\n" in output for output in outputs)
+    with (tmp_path / "one" / "classification" / "metrics.csv").open() as file:
+        reported = {row["metric"]: float(row["estimate"]) for row in csv.DictReader(file) if row["label"] == "overall"}
+    assert balanced == reported["balanced_accuracy"]
     written = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.csv"))
     assert len(written) == 5
     for path in written:

@@ -45,28 +45,35 @@ class Scores:
 def make(
     folder, *, resume=False, workers=0, scores=(0, 1, 4, 2, 3), batch_size=2, channels=8, rate=1e-2, optimizer="AdamW",
     max_epochs=EPOCHS, early_stop=0, amp=False, extra=(), val_items=1, ddp=False, lists_order=1, interval=1,
+    seed=3, shift=0.0, val_shift=0.0, decay=1e-2, dropout=0.2, prob=0.5, loss=None, frozen=(), step=False,
 ):  # fmt: skip
     """A U-Net with dropout and batch norm on random noise, with all that a bundle's training has."""
     set_determinism(3)
     data = [{"image": torch.randn(1, 8, 8), "label": torch.randn(1, 8, 8)} for _ in range(6)]
-    random = [RandFlipd(("image", "label"), 0.5, 0), RandGaussianNoised("image", 0.7)]
+    held_out = [{"image": item["image"] + val_shift, "label": item["label"]} for item in data[:val_items]]
+    data[-1]["label"][0, 0, 0] += shift
+    random = [RandFlipd(("image", "label"), prob, 0), RandGaussianNoised("image", 0.7)]
     dataset = CacheDataset(data, Compose([*SHIFT.transforms, *random]), progress=False)
     sampler = DistributedSampler(dataset) if idist.get_world_size() > 1 else None
     options = {"shuffle": sampler is None, "sampler": sampler, "drop_last": True, "num_workers": workers}
     loader = DataLoader(dataset, batch_size=batch_size, **options)
-    validation = DataLoader(CacheDataset(data[:val_items], SHIFT, progress=False))
-    net = UNet(2, 1, 1, (channels, 8), (2,), norm="batch", dropout=0.2)
+    validation = DataLoader(CacheDataset(held_out, SHIFT, progress=False))
+    net = UNet(2, 1, 1, (channels, 8), (2,), norm="batch", dropout=dropout)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(name not in frozen)
     if ddp:
         net = DistributedDataParallel(net)
-    optim = getattr(torch.optim, optimizer)(net.parameters(), rate)
+    optim = getattr(torch.optim, optimizer)(net.parameters(), rate, weight_decay=decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optim, rate, max_epochs * max(len(loader), 1))
+    if step:
+        schedule = torch.optim.lr_scheduler.StepLR(optim, 4)
     device = torch.device("cpu")
     evaluator = SupervisedEvaluator(
         device, validation, net, key_val_metric={"score": Scores(scores)}, val_handlers=[BestCheckpoint(folder)]
     )
     handlers = [
         StopOnNaN(),
-        EpochSeed(3),
+        EpochSeed(seed),
         LrScheduleHandler(schedule, epoch_level=False, print_lr=False),
         HistoryHandler(folder, evaluator),
         ValidationHandler(interval, evaluator),
@@ -74,7 +81,7 @@ def make(
         ResumeHandler(folder, evaluator, schedule, resume=resume),
     ]
     return SupervisedTrainer(
-        device, max_epochs, loader, net, optim, torch.nn.MSELoss(), amp=amp,
+        device, max_epochs, loader, net, optim, loss or torch.nn.MSELoss(), amp=amp,
         train_handlers=[*handlers[::lists_order], *extra],
     )  # fmt: skip
 
@@ -161,8 +168,8 @@ def test_killed_and_resumed_is_as_unbroken(tmp_path, capsys, action, workers):
     run_killed(folders[1], action, at=2 * BATCHES + 2, workers=workers)  # in or at the end of the third epoch
     state = read(folders[1] / "last.pt")  # whole, and of the second epoch
     assert (state["epoch"], state["best_metric_epoch"]) == (2, 2)
-    (part,) = [p.name for p in folders[1].glob(".*")] or [None]
-    assert part == (".last.pt.part" if action == "die_while_saving" else None)
+    parts = [p.name for p in folders[1].glob(".*")]
+    assert len(parts) == (action == "die_while_saving")  # removed when last.pt is written next
     torch.manual_seed(99)
     resumed = make(folders[1], workers=workers, resume=True)
     resumed.run()
@@ -250,6 +257,25 @@ OTHERS = {
     "optimizer": ({"optimizer": "Adam"}, "the optimizer was AdamW and is now Adam"),
     "batch size": ({"batch_size": 3}, "the number of batches in an epoch was 3 and is now 2"),
     "schedule": ({"max_epochs": 6}, "the lr_scheduler's total_steps was 12 and is now 18"),
+    "fewer epochs": ({"max_epochs": 3}, "the lr_scheduler's total_steps was 12 and is now 9"),
+    "kind of schedule": ({"step": True}, "the lr_scheduler was OneCycleLR and is now StepLR"),
+    "seed": ({"seed": 4}, "the seed was 3 and is now 4"),
+    "learning rate": ({"rate": 1e-3}, "lr was "),
+    "weight decay": ({"decay": 0.5}, "weight_decay was 0.01 and is now 0.5"),
+    "one voxel of one label": ({"shift": 1.0}, "the training data content was "),
+    "validation images": ({"val_shift": 1.0}, "the validation data content was "),
+    "validation items": ({"val_items": 2}, "the validation data items was 1 and is now 2"),
+    "augmentation": (
+        {"prob": 0.25},
+        "transform transforms 2 (RandFlipd) prob was 0.5 and is now 0.25",
+    ),
+    "loss": ({"loss": torch.nn.L1Loss()}, "the loss class was 'MSELoss' and is now 'L1Loss'"),
+    "option of the loss": (
+        {"loss": torch.nn.MSELoss(reduction="sum")},
+        "the loss reduction was 'mean' and is now",
+    ),
+    "network of the same shapes": ({"dropout": 0.5}, "Dropout(p=0.2, inplace=False)"),
+    "frozen weights": ({"frozen": ("model.0.conv.weight",)}, "the trained weights 0 was 'model.0.conv.weight'"),
 }
 
 
@@ -263,6 +289,28 @@ def test_checkpoint_of_other_settings(tmp_path, case):
     assert message in str(raised.value)
     assert "train anew with resume: false" in str(raised.value)
     assert (tmp_path / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("epochs", "trained"), [(6, 6), (2, 2)])
+def test_other_number_of_epochs_with_a_schedule_that_does_not_span_them(tmp_path, capsys, epochs, trained):
+    make(tmp_path / "a", step=True).run()
+    trainer = make(tmp_path / "a", step=True, max_epochs=epochs, resume=True, scores=(0, 1, 4, 2, 3, 0, 1))
+    trainer.run()
+    assert len(history(tmp_path / "a")) == max(trained, EPOCHS)
+    if epochs > EPOCHS:
+        make(tmp_path / "b", step=True, max_epochs=epochs, scores=(0, 1, 4, 2, 3, 0, 1)).run()
+        assert_same_run(tmp_path / "a", tmp_path / "b")
+    else:
+        assert "has finished, after epoch 4 of 2: nothing is trained" in capsys.readouterr().out
+
+
+def test_checkpoint_of_an_earlier_version(tmp_path):
+    cut(tmp_path, 1)
+    state = read(tmp_path / "last.pt")
+    del state["settings"]
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="written by an earlier version"):
+        make(tmp_path, resume=True).run()
 
 
 @pytest.mark.parametrize("damage", ["half", "empty", "weights", "pickle"])
