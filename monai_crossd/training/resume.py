@@ -27,7 +27,7 @@ def _short(error: Exception) -> str:
     return textwrap.shorten(str(error), 300) or type(error).__name__
 
 
-def _shapes(state: dict[str, Any]) -> dict[str, torch.Size]:
+def _shapes(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value.shape for name, value in state.items()}
 
 
