@@ -41,6 +41,8 @@ def _per_sample_patches(
     """Per-sample kernels as a matrix product over patches: no batch size in the graph, so that it may stay dynamic."""
     size = constants(list(kernels.shape[3:]))  # an exported convolution needs a kernel of known shape
     patches = conv_patches(x, size, stride, pads, dilation)  # (B, C*taps, ...)
+    # a copy, and not a view where the example's batch of one allows it, which would fix the batch
+    kernels = kernels.clone(memory_format=torch.contiguous_format)
     rows = kernels.flatten(3).flatten(2).unflatten(1, [groups, -1])  # (B, groups, O/groups, I*taps)
     y = rows @ patches.flatten(2).unflatten(1, [groups, -1])  # one kernel for all is broadcast
     return y.reshape([-1, kernels.shape[1], *patches.shape[2:]])
