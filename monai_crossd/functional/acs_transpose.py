@@ -96,9 +96,9 @@ def acs_transpose_apply3d(
     groups: int,
 ) -> Tensor:
     """`acs_conv_transpose3d` with its arguments read; TorchScript."""
+    check_output_size(x, kernel_size, stride, padding, output_padding, dilation)
     if max(kernel_size) == 1:
         return torch.conv_transpose3d(x, weight.unsqueeze(-1), bias, stride, padding, output_padding, groups, dilation)
-    check_output_size(x, kernel_size, stride, padding, output_padding, dilation)
     if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
         if pick_acs_path(x) == "dense" and is_eager():
             dense = dense_acs_transposed(weight, kernel_size, groups)

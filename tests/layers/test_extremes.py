@@ -124,7 +124,7 @@ def test_transposed_of_any_geometry_is_that_of_torch(kernel_size, dilation, stri
     ("geometry", "size", "wrong", "says"),
     [
         ({"kernel_size": (1, 5, 5), "padding": (1, 1, 3)}, (2, 1, 3), None, r"output of size \[0, 3, 1\].*too small"),
-        ({"kernel_size": 1, "padding": 1}, (1, 4, 4), None, ""),
+        ({"kernel_size": 1, "padding": 1}, (1, 4, 4), None, r"output of size \[-1, 2, 2\]"),
         ({"kernel_size": 3, "stride": 2}, (3, 3, 3), [5, 7, 7], r"axis 0 can be 7 to 8"),
         ({"kernel_size": 3, "stride": 2}, (3, 3, 3), [9, 7, 7], r"axis 0 can be 7 to 8"),
         ({"kernel_size": 3, "stride": 2}, (3, 3, 3), [7, 7], r"3 entries"),
@@ -181,7 +181,7 @@ def test_torch_func(name, geometry):
     tangent = {key: torch.randn_like(value) for key, value in first.items()}
     _, slope = jvp(lambda p: loss(p, buffer, x), (first,), (tangent,))
     torch.testing.assert_close(slope, sum((gradients[k][0] * tangent[k]).sum() for k in first))
-    small = x[:1, :1, :2, :1].expand(-1, 2, -1, *[-1] * (dims - 1)).contiguous()
+    small = x[:1, :, :2, :2]
     assert hessian(lambda v: run(first, buffer, v).sin().sum())(small).isfinite().all()
 
 
@@ -205,5 +205,5 @@ def test_wrong_inputs_name_what_is_wrong(name):
 
 @pytest.mark.parametrize("layer", [ACSConv3d, SoftACSConv3d, PlanarConv3d, CrossDConv3d])
 def test_images_taken_for_one_volume_are_too_thin(layer):
-    with pytest.raises(RuntimeError, match="[Kk]ernel"):
+    with pytest.raises(RuntimeError, match=r"kernel|Kernel"):
         layer(4, 8, 3)(torch.zeros(4, 1, 8, 8))
