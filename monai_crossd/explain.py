@@ -18,6 +18,7 @@ from monai.config import PathLike
 from monai.transforms import Compose
 from torch import Tensor, nn
 
+from .bundles import bundles_root
 from .convert import read_checkpoint, to_3d
 from .data import load_datalist
 from .transforms import modality_transforms
@@ -114,7 +115,8 @@ def make_pictures(
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the command line and prints the files' names."""
     parser = argparse.ArgumentParser(prog="python -m monai_crossd.explain", description=__doc__)
-    parser.add_argument("--bundle", default="bundles/crossd_2d_pretraining", help="folder of a 2D bundle (%(default)s)")
+    bundle = bundles_root() / "crossd_2d_pretraining"
+    parser.add_argument("--bundle", default=bundle, help="folder of a 2D bundle (%(default)s)")
     parser.add_argument("--output_dir", default="docs/images", help="folder of the pictures (%(default)s)")
     parser.add_argument("--weights", help="of the network; by default the bundle's models/model.pt")
     parser.add_argument("--shifts", help="shifts.csv of a training, to be drawn too")
@@ -123,8 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         files = make_pictures(**vars(args))
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
+    except (FileNotFoundError, ValueError, ImportError) as error:
+        parser.error(str(error).splitlines()[0])  # MONAI adds a paragraph to what is not installed
     for path in files:
         print(path)
 

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -359,8 +359,13 @@ def missing_package(network: Network) -> str | None:
     return network.needs if network.needs and importlib.util.find_spec(network.needs) is None else None
 
 
-def main(names: list[str]) -> None:
-    """Print the table as Markdown, of all networks or of those named."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table as Markdown, of all networks or of those that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m monai_crossd.convert.matrix", description=__doc__)
+    parser.add_argument("name", nargs="*", help="networks, such as UNet; all by default")
+    names = parser.parse_args(argv).name
+    if unknown := [name for name in names if name not in NETWORKS]:
+        parser.error(f"{unknown[0]} is not in the table: choose from {', '.join(NETWORKS)}")
     warnings.simplefilter("ignore")
     print("# MONAI networks from 2D to 3D\n")
     print("Made by `python -m monai_crossd.convert.matrix`: each network in a small configuration, built in 2D and 3D,")
@@ -403,4 +408,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -14,6 +14,7 @@ from monai.networks.nets.resnet import ResNet, ResNetEncoder
 from monai.utils import look_up_option
 
 from ..layers.factories import CONVOLUTIONS, use_conv
+from .onnx_extra import check_onnx_export
 
 RESNETS = tuple(ResNetEncoder.backbone_names)
 
@@ -61,12 +62,14 @@ def build_resnet(
 
     Raises:
         ValueError: for an unknown name, with a suggestion.
+        OptionalImportError: If MONAI's onnx_export builds it and lacks its packages.
 
     Example:
         >>> import torch
         >>> build_resnet(widen_factor=0.25, num_classes=3)(torch.randn(2, 1, 64, 64)).shape
         torch.Size([2, 3])
     """
+    check_onnx_export()
     builder = getattr(nets, look_up_option(model_name, RESNETS))
     with conv_context(conv, **(conv_options or {})):
         net: ResNet = builder(

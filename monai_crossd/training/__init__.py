@@ -16,6 +16,8 @@
 
 :class:`HybridTrainer` is a trainer, for images and volumes in the same run; :class:`BalancedAccuracy` is a metric.
 
+:class:`RepeatedOneCycleLR` is a learning-rate schedule that a federated client does not come to the end of.
+
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
 :func:`set_trainable` freezes what does not learn, :func:`claim_folders` keeps other runs out of a run's folders,
 :func:`report_sections` says what a classification trains on.
@@ -41,6 +43,7 @@ from .report import MetricsReport, case_scores
 from .resume import ResumeHandler
 from .run_config import save_run_config
 from .run_lock import claim_folders, release_folders
+from .schedule import RepeatedOneCycleLR
 from .scores import Score, format_scores, write_csv
 from .section_report import report_sections
 from .shift_handler import ShiftHandler
@@ -60,6 +63,7 @@ __all__ = [
     "MetricsReport",
     "OverlayHandler",
     "PredictionsHandler",
+    "RepeatedOneCycleLR",
     "ResumeHandler",
     "Score",
     "ShiftHandler",

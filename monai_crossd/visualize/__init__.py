@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of what a network learned, as PNG: overlays, curves, confusion matrices, Cross-D banks, shifts and features.
 
-They need matplotlib, which comes with the extra ``demo``.
+They are made by matplotlib, which is imported when one is drawn.
 """
 
 from .bank import draw_bank

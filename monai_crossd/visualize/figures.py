@@ -27,7 +27,7 @@ def need_matplotlib(module: str) -> ModuleType:
     Raises:
         OptionalImportError: When matplotlib is not installed.
     """
-    found, ok = optional_import(module, descriptor='{} failed: pictures need `pip install "monai-crossd[demo]"`')
+    found, ok = optional_import(module, descriptor="{} failed: pictures need `pip install matplotlib`")
     if not ok:
         found()  # MONAI's placeholder raises when it is used
     return found

@@ -1,72 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two clients, two rounds, by MONAI's client algorithm and a server that averages."""
+"""Two clients, two rounds, by MONAI's client algorithm as NVFlare calls it and a server that averages differences."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
-from monai.fl.utils.constants import ExtraItems, WeightType
+from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
+from monai_crossd.bundles import copy_bundle
+from monai_crossd.convert import read_checkpoint
 from monai_crossd.data import prepare_phantoms
 
-BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {
     "crossd_2d_pretraining": {"spatial_size": [16, 16], "batch_size": 4},
     "crossd_3d_classification": {"spatial_size": [16, 16, 8], "batch_size": 2},
-    "crossd_3d_segmentation": {"roi_size": [16, 16, 8], "pixdim": None, "iterations_per_epoch": 1},
+    "crossd_3d_segmentation": {"roi_size": [16, 16, 8], "pixdim": None, "iterations_per_epoch": 2},
+}
+KEY_METRIC = {
+    "crossd_2d_pretraining": "val_balanced_accuracy",
+    "crossd_3d_classification": "val_balanced_accuracy",
+    "crossd_3d_segmentation": "val_mean_dice",
+}
+DOCUMENTED = {
+    "config_train_filename": ["configs/train.yaml", "configs/federated.yaml"],
+    "config_evaluate_filename": ["configs/train.yaml", "configs/evaluate.yaml", "configs/federated.yaml"],
 }
 
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
-def client(bundle: str, number: int, folder: Path) -> MonaiAlgo:
+
+def make_client(bundle: str, number: int, folder: Path, federated: bool, **options) -> MonaiAlgo:
+    """A client in a folder of its own: the bundle in app/, where NVFlare puts it, and its own data."""
+    copy_bundle(bundle, folder / "app", federated=federated)
     task = "segmentation" if bundle.endswith("segmentation") else "classification"
     size, file_format = ((24, 24), "png") if "2d" in bundle else ((24, 24, 12), "nifti")
     dataset = prepare_phantoms("ct", folder / "set", task, 6, size, file_format=file_format, seed=number)
-    options = {
-        "bundle_root": str(BUNDLES / bundle),
-        "dataset_dir": str(dataset),
-        "output_dir": str(folder),
-        "ckpt_dir": str(folder),
-        "schedule_epochs": 2,
-        **SMALL[bundle],
-    }
-    algo = MonaiAlgo(
-        bundle_root=str(BUNDLES / bundle),
-        local_epochs=1,
-        send_weight_diff=False,
-        config_train_filename="configs/train.yaml",
-        train_kwargs=dict(options),
-        config_evaluate_filename=["configs/train.yaml", "configs/evaluate.yaml"],
-        eval_kwargs=dict(options, weights=str(folder / "model.pt")),
-        best_model_filepath=str(folder / "model.pt"),
-        final_model_filepath=None,
+    kwargs = {"dataset_dir": str(dataset), **SMALL[bundle]}
+    algo = MonaiAlgo(bundle_root=bundle, train_kwargs=dict(kwargs), eval_kwargs=dict(kwargs), **options)
+    # the dictionary of NVFlare's ClientAlgoExecutor
+    algo.initialize(
+        extra={
+            ExtraItems.CLIENT_NAME: f"site-{number}",
+            ExtraItems.APP_ROOT: str(folder / "app"),
+            ExtraItems.STATS_SENDER: None,
+            ExtraItems.LOGGING_FILE: False,
+        }
     )
-    algo.initialize(extra={ExtraItems.CLIENT_NAME: f"client{number}"})
     return algo
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("bundle", SMALL)
-def test_two_clients_and_two_rounds(bundle, tmp_path):
-    clients = [client(bundle, number, tmp_path / str(number)) for number in range(2)]
-    weights = {k: v.clone() for k, v in clients[0].get_weights().weights.items()}
-    for _ in range(2):
-        local = []
+def to_client(weights: dict[str, np.ndarray]) -> ExchangeObject:
+    """As they come off the wire: arrays of the client's own, of no weight type."""
+    return ExchangeObject(weights={name: value.copy() for name, value in weights.items()})
+
+
+def to_server(exchanged: ExchangeObject) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy().copy() for name, value in exchanged.weights.items()}
+
+
+# of the documented set one bundle is enough: tests/test_bundles.py shows that the files say the same
+@pytest.mark.parametrize(
+    ("bundle", "options"), [*((bundle, {}) for bundle in SMALL), ("crossd_3d_classification", DOCUMENTED)]
+)
+def test_two_clients_and_two_rounds(bundle, options, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    clients = [make_client(bundle, n, tmp_path / f"site-{n}", not options, **options) for n in (1, 2)]
+    assert not list(elsewhere.iterdir())
+    # the server starts from the weights that the bundle would start its own training from
+    weights = {name: v.cpu().numpy().copy() for name, v in clients[0].trainer.network.state_dict().items()}
+    if bundle != "crossd_2d_pretraining":
+        start = read_checkpoint(tmp_path / "site-1" / "app" / bundle / "models" / "model_2d.pt")
+        prefix = "encoder." if bundle.endswith("segmentation") else ""
+        np.testing.assert_array_equal(weights[f"{prefix}conv1.weight"], start["conv1.weight"])
+    for number in (1, 2):
+        differences = []
         for algo in clients:
-            algo.train(ExchangeObject(weights=weights, weight_type=WeightType.WEIGHTS))
-            local.append({k: torch.as_tensor(v) for k, v in algo.get_weights().weights.items()})
-        assert any(not torch.equal(a, b) for a, b in zip(local[0].values(), local[1].values(), strict=True))
-        before, weights = weights, {
-            key: ((local[0][key].double() + local[1][key].double()) / 2).to(local[0][key].dtype) for key in local[0]
-        }  # fmt: skip
-        assert any(not torch.equal(torch.as_tensor(before[k]), weights[k]) for k in weights)
-    scores = [
-        algo.evaluate(ExchangeObject(weights=weights, weight_type=WeightType.WEIGHTS)).metrics for algo in clients
-    ]
-    assert all(score and all(0 <= float(v) <= 1 for v in score.values() if isinstance(v, float)) for score in scores)
-    for algo in clients:
+            score = algo.evaluate(to_client(weights)).metrics[KEY_METRIC[bundle]]
+            assert 0 <= float(score) <= 1
+            algo.train(to_client(weights), extra={})
+            exchanged = algo.get_weights()
+            assert exchanged.weight_type == WeightType.WEIGHT_DIFF
+            assert exchanged.statistics[FlStatistics.NUM_EXECUTED_ITERATIONS] > 0
+            assert algo.trainer.state.epoch == number
+            differences.append(to_server(exchanged))
+            local = algo.trainer.network.state_dict()
+            assert differences[-1].keys() == local.keys() == weights.keys()
+            for name, value in differences[-1].items():
+                np.testing.assert_allclose(weights[name] + value, local[name].numpy(), rtol=1e-4, atol=1e-5)
+        assert any((a != b).any() for a, b in zip(differences[0].values(), differences[1].values(), strict=True))
+        before = weights
+        # whole numbers become floats, as on a server that averages
+        weights = {name: value + (differences[0][name] + differences[1][name]) / 2 for name, value in before.items()}
+        assert any((before[name] != weights[name]).any() for name in weights)
+    assert not list(elsewhere.iterdir())
+    for number, algo in enumerate(clients, 1):
+        best = algo.get_weights(extra={ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
+        root = tmp_path / f"site-{number}" / "app" / bundle
+        torch.testing.assert_close(best, read_checkpoint(root / "models" / "model.pt"), rtol=0, atol=0)
+        assert (root / "eval" / "history.csv").is_file()
         algo.finalize()
+
+
+def test_a_federated_copy_trains_by_itself_too(tmp_path):
+    """What MONAI Label and `python -m monai.bundle run` find under the name train.json."""
+    bundle = "crossd_3d_classification"
+    root = copy_bundle(bundle, tmp_path, federated=True)
+    dataset = prepare_phantoms("ct", tmp_path / "set", "classification", 6, (24, 24, 12), file_format="nifti")
+    workflow = ConfigWorkflow(
+        config_file=str(root / "configs" / "train.json"), workflow_type="train", bundle_root=str(root),
+        dataset_dir=str(dataset), max_epochs=1, **SMALL[bundle],
+    )  # fmt: skip
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    assert (root / "eval" / "last.pt").is_file()
