@@ -105,13 +105,15 @@ def _rescale(stored: np.ndarray, slopes: np.ndarray, intercepts: np.ndarray, bit
     """Whole numbers stay whole, in the smallest type that holds whatever may be stored."""
     if (slopes == 1).all() and (intercepts == 0).all():
         return stored
-    if stored.dtype.kind == "f" or (slopes % 1).any() or (intercepts % 1).any():
-        return stored * slopes[:, None, None] + intercepts[:, None, None]
+    real = stored.dtype.kind == "f" or (slopes % 1).any() or (intercepts % 1).any()
     ends = (-(1 << bits - 1), (1 << bits - 1) - 1) if stored.dtype.kind == "i" else (0, (1 << bits) - 1)
     limits = [int(end) * int(a) + int(b) for a, b in zip(slopes, intercepts, strict=True) for end in ends]
-    dtype = np.result_type(np.min_scalar_type(min(limits)), np.min_scalar_type(max(limits)))
-    values = stored.astype(np.int64) * slopes.astype(np.int64)[:, None, None]
-    return (values + intercepts.astype(np.int64)[:, None, None]).astype(dtype)
+    fits = (np.iinfo(dtype) for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "i8"))
+    dtype = next((info.dtype for info in fits if info.min <= min(limits) and max(limits) <= info.max), None)
+    if real or dtype is None:
+        return stored * slopes[:, None, None] + intercepts[:, None, None]
+    a, b = (part.astype(np.int64).astype(dtype)[:, None, None] for part in (slopes, intercepts))
+    return stored.astype(dtype) * a + b  # what overflows on the way comes back
 
 
 def read_voxels(path: str) -> np.ndarray:

@@ -43,7 +43,8 @@ def _is_tiff(path: str | Path) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    exif = Image.Image.getexif(image)  # the class's own, of PNG, unpacks the whole picture to look behind it
+    return int(exif.get(ExifTags.Base.Orientation, 1))
 
 
 def _is_wide(image: Image.Image) -> bool:

@@ -38,18 +38,23 @@ def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, arr
 class SimpleITKReader(ImageReader):
     """Reads medical images and photos for MONAI's LoadImage: ``LoadImage(reader="SimpleITKReader")``.
 
-    Formats: NIfTI, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG, JPEG, BMP, TIFF
-    and whatever else SimpleITK knows. Arrays have the axes (x, y, z) and after them one channel axis where the file has
-    components (colour, vectors) or time points; ``EnsureChannelFirst`` moves it. The affine is (4, 4), in RAS and
-    mm, and equal to NibabelReader's. One DICOM file of one frame is a 2D image with the affine of its plane, a
-    folder is always a volume. CT is in HU.
+    Formats: NIfTI and Analyze, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG, JPEG,
+    BMP, GIF, TIFF, .npy and whatever else SimpleITK knows; the content of a file says what it is, not its name. Arrays
+    have the axes (x, y, z) and after them one channel axis where the file has components (color, vectors) or time
+    points; ``EnsureChannelFirst`` moves it. The affine is (4, 4), in RAS and mm, and equal to NibabelReader's.
 
-    What knows no patient axes (PNG, TIFF, JPEG, ultrasound without a position) is not flipped from LPS to RAS: its
-    affine is the pixel spacing, or the identity for PNG and JPEG, whose resolution is that of a printer.
+    DICOM: slices and frames are ordered by their place along the normal, and each has its own slope and intercept, so
+    that CT is in HU; MONOCHROME1 changes no value. One file of one frame is a 2D image with the affine of its plane, a
+    folder is always a volume. What forms no grid is refused with the places: gaps, two slices at one place (time
+    points), other sizes, spacings or directions. A tilted gantry keeps its shear.
 
-    SimpleITK returns wrong voxels without an error for truncated NIfTI, JPEG and BMP files, and for ``a.nii.gz`` where
-    ``a.nii`` lies beside it, and refuses a NIfTI file with shear. These three formats are read by nibabel and pillow,
-    as MONAI does.
+    Pictures are Pillow's, turned upright by their orientation tag. Palettes and CMYK become RGB, one bit becomes 0 and 1,
+    an alpha channel is dropped where it is opaque and kept where it is not; the pages of a TIFF or GIF are a volume.
+    What knows no patient axes (pictures, ultrasound without a position) is not flipped from LPS to RAS: its affine is
+    the pixel spacing of a TIFF or DICOM file, or else the identity, as the resolution is that of a printer.
+
+    Compressed voxels (.nii.gz, .nrrd, .mha) and PNG are read to their checksum. NIfTI is read by nibabel, as SimpleITK
+    refuses shear and reads ``a.nii`` where it is asked for ``a.nii.gz``.
 
     Args:
         series_uid: series instance UID of the DICOM series to read from a folder with several.

@@ -177,7 +177,7 @@ def test_what_is_no_picture_is_no_item(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         for i in range(3):
-            draw("L").save(tmp_path / name / f"{i}.png")
+            Image.new("L", (8, 5), ord(name[0]) + i).save(tmp_path / name / f"{i}.png")
         for junk in ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", "labels.txt", "BMW.txt"):
             (tmp_path / name / junk).write_bytes(b"BM no picture" + bytes(20))
     items = [i for s in ("training", "validation") for i in load_datalist(tmp_path, s, "classification")]
