@@ -70,7 +70,7 @@ def read_medmnist(path: Path) -> tuple[dict[str, list[dict]], dict[int, str]]:
     sections = {
         section: list_medmnist(path, section)
         for section, key in _KEYS.items()
-        if section == "training" or f"{key}_labels" in found
+        if section == "training" or {f"{key}_labels", f"{key}_images"} & set(found)
     }
     labels = [item["label"] for items in sections.values() for item in items]
     if any(isinstance(label, np.ndarray) for label in labels):

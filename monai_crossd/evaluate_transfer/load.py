@@ -63,7 +63,14 @@ def _read(spec: DataSpec, channels: int, demo_dir: str) -> Items:
     items: list[dict] = []
     names: list[str] = []
     for section in SECTIONS if has_test else SECTIONS[:2]:
-        found = load_datalist(dataset, section, "classification", demo_dir, patient_pattern=spec.patient_pattern)
+        found = load_datalist(
+            dataset,
+            section,
+            "classification",
+            demo_dir,
+            patient_pattern=spec.patient_pattern,
+            spatial_dims=spec.spatial_dims,
+        )
         items += found
         names += [section] * len(found)
     channels = spec.channels or channels

@@ -152,6 +152,8 @@ BAD_JSON = {
     "names": ("segmentation", {"training": [ITEM], "labels": ["a"]}, "\"labels\" is \\['a'\\]; expected numbers"),
     "one case": ("segmentation", {"training": [ITEM]}, "needs at least two items"),
     "empty": ("segmentation", {"training": [ITEM], "validation": []}, None),
+    "half a test": ("segmentation", {"training": [ITEM], "test": [ITEM, "x"]}, "section \"test\", item 1 is 'x'"),
+    "half labelled": ("segmentation", {"training": [ITEM], "test": [ITEM, {"image": "x"}]}, 'item 1 has no "label"'),
 }
 
 
