@@ -38,8 +38,8 @@ def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, arr
 class SimpleITKReader(ImageReader):
     """Reads medical images and photos for MONAI's LoadImage: ``LoadImage(reader="SimpleITKReader")``.
 
-    Formats: NIfTI and Analyze, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG, JPEG,
-    BMP, GIF, TIFF, .npy and whatever else SimpleITK knows; the content of a file says what it is, not its name. Arrays
+    Formats: NIfTI and Analyze, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG,
+    JPEG, BMP, GIF, TIFF, .npy and whatever else SimpleITK knows; what a file is, its content says. Arrays
     have the axes (x, y, z) and after them one channel axis where the file has components (color, vectors) or time
     points; ``EnsureChannelFirst`` moves it. The affine is (4, 4), in RAS and mm, and equal to NibabelReader's.
 
@@ -48,7 +48,7 @@ class SimpleITKReader(ImageReader):
     folder is always a volume. What forms no grid is refused with the places: gaps, two slices at one place (time
     points), other sizes, spacings or directions. A tilted gantry keeps its shear.
 
-    Pictures are Pillow's, turned upright by their orientation tag. Palettes and CMYK become RGB, one bit becomes 0 and 1,
+    Pictures are Pillow's, turned upright by their orientation tag. Palettes and CMYK become RGB, one bit 0 and 1,
     an alpha channel is dropped where it is opaque and kept where it is not; the pages of a TIFF or GIF are a volume.
     What knows no patient axes (pictures, ultrasound without a position) is not flipped from LPS to RAS: its affine is
     the pixel spacing of a TIFF or DICOM file, or else the identity, as the resolution is that of a printer.
