@@ -35,7 +35,7 @@ def class_weights(items: Sequence[dict], num_classes: int, power: float = 0.5) -
         counts[numbers.clamp(max=1) if num_classes == 2 else numbers] += voxels
     if binary:
         tell_of_binary(items[0]["label"])
-    if num_classes > 1 and items and not counts[1:].any():
+    if items and not counts[1:].any():
         raise ValueError(
             f"None of {len(items)} label maps holds a label other than 0 ({items[0]['label']}, ...): there is "
             "nothing to learn. Correct the files or the pairing."

@@ -171,6 +171,8 @@ def load_labels(
         items = [item for items in source.sections.values() for item in items]
         return _number_labels(items, source, on_error)
     _check_classes(source, task)
+    if task == "segmentation" and len(source.labels) == 1:
+        raise ValueError(f"{source.path} names one label, {source.labels}: name the structures too, from 1.")
     if list(source.labels) != list(range(len(source.labels))) or not source.labels:
         raise ValueError(
             f"{source.path} names the labels {source.labels}; expected all of 0, 1, 2, ... "

@@ -114,3 +114,12 @@ def test_colours_are_no_labels(tmp_path):
     Image.new("RGB", (4, 4), (255, 255, 255)).save(tmp_path / "l.png")
     with pytest.raises(ValueError, match=r"l\.png has 3 channels"):
         class_weights([{"label": str(tmp_path / "l.png")}], 2)
+
+
+def test_one_named_label_is_nothing_to_segment(write):
+    folder, items = write([0], [0])
+    (folder / "dataset.json").write_text('{"labels": {"background": 0}}')
+    with pytest.raises(ValueError, match=r"names one label, \{0: 'background'\}"):
+        load_labels(folder)
+    with pytest.raises(ValueError, match="None of 2 label maps"):
+        class_weights(items, 1)
