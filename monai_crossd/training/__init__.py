@@ -37,6 +37,8 @@ from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .hybrid import HybridTrainer
 from .label_maps_handler import LabelMapsHandler
+from .messages import begin_run
+from .options import check_options
 from .overlay_handler import OverlayHandler
 from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
@@ -71,9 +73,11 @@ __all__ = [
     "StopOnNaN",
     "Trainable",
     "as_curves",
+    "begin_run",
     "best_scores",
     "bootstrap_mean",
     "case_scores",
+    "check_options",
     "claim_folders",
     "classification_scores",
     "compare_runs",
