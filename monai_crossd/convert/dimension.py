@@ -10,6 +10,7 @@ from __future__ import annotations
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..functional.inflate import spatial_axis
@@ -58,8 +59,12 @@ REFUSED = {
     "monai.networks.blocks.mednext_block.MedNeXtBlock": "it cuts and normalises the axes of an image",
     "monai.networks.blocks.mednext_block.MedNeXtDownBlock": "it cuts and normalises the axes of an image",
     "monai.networks.blocks.mednext_block.MedNeXtUpBlock": "it pads two axes",
+    "torch.nn.modules.fold.Unfold": "it lists the patches of an image",
+    "torch.nn.modules.fold.Fold": "it puts an image together of patches",
     "torchvision.ops.misc.Permute": "it permutes the four axes of a batch of images",
 }
+# layers along one axis: counted from the end, the channels of a volume stand one further to the left
+ALONG_AXIS = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
 ADVICE = "build the 3D network with spatial_dims=3 and fill it with monai_crossd.transfer_weights."
 
 
@@ -75,16 +80,18 @@ def _per_axis(value: Any, axis: int) -> Any:
     return (*value[:axis], value[0], *value[axis:]) if isinstance(value, tuple | list) else value
 
 
-def _without_depth(name: str, value: Any, axis: int) -> Any:
+def _without_depth(name: str, value: Any, axis: int, slices: int | None) -> Any:
     """An entry for the depth of what leaves it alone: a pool of one slice, an upsampling by 1."""
-    pair = value if isinstance(value, tuple | list) else (value, value)
-    return (*pair[:axis], 0 if name == "padding" else 1, *pair[axis:])
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if name == "output_size":  # None is the size that is there; to one value per channel means the whole volume
+        return (*pair[:axis], 1 if pair == (1, 1) else None, *pair[axis:])
+    return (*pair[:axis], {"padding": 0, "size": slices}.get(name, 1), *pair[axis:])
 
 
-def _pads(value: tuple[int, ...], axis: int) -> tuple[int, ...]:
+def _pads(value: tuple[int, ...], axis: int, keep_depth: bool) -> tuple[int, ...]:
     left, right, top, bottom = value
     pairs = [(top, bottom), (left, right)]
-    pairs.insert(axis, (top, bottom))
+    pairs.insert(axis, (0, 0) if keep_depth else (top, bottom))
     return tuple(p for pair in reversed(pairs) for p in pair)
 
 
@@ -122,6 +129,8 @@ def _check_foreign(path: str, module: nn.Module, is_run: bool) -> None:
     known = next((base.__name__ for base in (*CLASSES, *PADDING, nn.PixelShuffle) if isinstance(module, base)), None)
     if known is not None:
         raise ConversionError(path, f"is a {kind.__name__}, a {known} with a behaviour of its own")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ConversionError(path, "is scripted, and its code is for images (pass the network that was scripted)")
     own_forward = kind.forward not in (nn.Sequential.forward, nn.Module.forward)
     if "2d" in kind.__name__.lower() and own_forward:
         raise ConversionError(path, f"is a {kind.__name__}, a 2D module that no 3D form is known of")
@@ -134,8 +143,22 @@ def _check_foreign(path: str, module: nn.Module, is_run: bool) -> None:
             raise ConversionError(path, f"is a {kind.__name__} that interpolates images ({name} is {value!r})")
 
 
+def _lift_upsample(path: str, module: Any, keeps_size: bool) -> None:
+    """Check an upsampling and give it the 3D mode; whether it is to a size that would have to keep a depth."""
+    if module.mode == "bicubic":
+        raise ConversionError(path, "is a bicubic Upsample, and torch has no tricubic one")
+    if keeps_size and module.scale_factor is None:
+        raise ConversionError(path, f"is an Upsample to the size {module.size}, which keeps no depth")
+    module.mode = "trilinear" if module.mode == "bilinear" else module.mode
+
+
 def lift_module(
-    path: str, module: nn.Module, depth_axis: int, is_run: bool = False, keep_depth: bool = False
+    path: str,
+    module: nn.Module,
+    depth_axis: int,
+    is_run: bool = False,
+    keep_depth: bool = False,
+    slices: int | None = None,
 ) -> nn.Module | None:
     """Make a module that is no convolution 3D, in place.
 
@@ -144,7 +167,8 @@ def lift_module(
         module: it is changed.
         depth_axis: axis of the volume that runs through the slices.
         is_run: whether the network is run on a volume afterwards, which finds what cannot work.
-        keep_depth: pools (but adaptive ones) and upsampling leave the depth alone.
+        keep_depth: pools, padding and upsampling leave the depth alone; an adaptive pool to one value takes it all.
+        slices: depth that upsampling to a size keeps, where it is known.
 
     Returns:
         The 3D module, or None if there is nothing to change in it, so that its children are to be visited.
@@ -155,13 +179,16 @@ def lift_module(
     axis, kind = spatial_axis(depth_axis), type(module)
     state: Any = module
     if kind is nn.PixelShuffle:
-        return SlicePixelShuffle(state.upscale_factor, depth_axis).train(module.training)
+        return SlicePixelShuffle(state.upscale_factor, depth_axis, keep_depth).train(module.training)
     if kind is nn.PixelUnshuffle:
-        return SlicePixelUnshuffle(state.downscale_factor, depth_axis).train(module.training)
+        return SlicePixelUnshuffle(state.downscale_factor, depth_axis, keep_depth).train(module.training)
     if kind is nn.Softmax2d:
         return nn.Softmax(dim=-4).train(module.training)
+    if kind in ALONG_AXIS and state.dim == -3:
+        state.dim = -4
+        return module
     if kind in PADDING:
-        state.padding = _pads(state.padding, axis)
+        state.padding = _pads(state.padding, axis, keep_depth)
         module.__class__ = PADDING[kind]
         return module
     if _name(kind) in FOREIGN:
@@ -175,19 +202,14 @@ def lift_module(
         return None
     new, names = CLASSES[kind]
     if new is nn.Upsample:
-        if state.mode == "bicubic":
-            raise ConversionError(path, "is a bicubic Upsample, and torch has no tricubic one")
-        state.mode = "trilinear" if state.mode == "bilinear" else state.mode
-        if keep_depth and state.scale_factor is None:
-            raise ConversionError(path, f"is an Upsample to the size {state.size}, which keeps no depth")
-    alone = keep_depth and "output_size" not in names  # an adaptive pool says itself what is left of an axis
-    if kind is nn.AvgPool2d and state.divisor_override is not None and not alone:
+        _lift_upsample(path, module, keep_depth and slices is None)
+    if kind is nn.AvgPool2d and state.divisor_override is not None and not keep_depth:
         size = state.kernel_size
         state.divisor_override *= size if isinstance(size, int) else size[0]
     for name in names:
         value = getattr(module, name)
-        if alone and value is not None:
-            setattr(module, name, _without_depth(name, value, axis))
+        if keep_depth and value is not None:
+            setattr(module, name, _without_depth(name, value, axis, slices))
         else:
             setattr(module, name, _per_axis(value, axis))
     module.__class__ = new

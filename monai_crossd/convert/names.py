@@ -54,7 +54,7 @@ def unwrapped(net: nn.Module) -> nn.Module:
     while True:
         if isinstance(net, DataParallel | DistributedDataParallel):
             net = net.module
-        elif isinstance(inner := net._modules.get(COMPILED.rstrip(".")), nn.Module):
+        elif isinstance(inner := getattr(net, COMPILED.rstrip("."), None), nn.Module):
             net = inner
         else:
             return net

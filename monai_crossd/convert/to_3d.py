@@ -11,63 +11,15 @@ from monai.utils import look_up_option
 from torch import Tensor, nn
 
 from ..functional.inflate import spatial_axis
-from ..layers._base import conv_arguments, conv_arguments3d, copy_state
-from ..layers.acs import ACSConv3d
-from ..layers.crossd import CrossDConv2d, CrossDConv3d
-from ..layers.planar import PlanarConv3d, cycling_planes
-from ..layers.soft_acs import SoftACSConv3d
+from ..layers.crossd import CrossDConv2d
+from ..layers.planar import cycling_planes
+from .compare import check_slices
 from .dimension import ConversionError, lift_module
-from .rules import METHODS, Misfit, convert_kernel
-from .tree import check_plain, map_modules
-
-
-def _lift_kernel(conv: nn.Module, layer: nn.Module, method: str, depth_axis: int) -> nn.Module:
-    """Fill a plain 3D convolution."""
-    weight: Any = conv.weight
-    kernel, _ = convert_kernel(layer, weight.detach(), getattr(conv, "running_shift", None), method, depth_axis)
-    copy_state(layer, conv, kernel)  # type: ignore[arg-type]
-    return layer
-
-
-def lift_conv(
-    conv: nn.Conv2d | CrossDConv2d,
-    method: str,
-    depth_axis: int = -1,
-    plane: int | None = None,
-    depth_stride: int | None = None,
-    **options: Any,
-) -> nn.Module:
-    """3D form of one 2D convolution; `plane`, `depth_stride` and `options` are those of the layer's `from_conv`.
-
-    Raises:
-        ValueError: if the layer cannot be made by the method.
-    """
-    if method == "crossd":
-        return CrossDConv3d.from_conv(conv, depth_axis, depth_stride, **options)
-    arguments: dict[str, Any] = conv_arguments3d(conv, depth_axis, depth_stride)
-    if method == "bank" and isinstance(conv, CrossDConv2d):
-        arguments = conv_arguments(CrossDConv3d.from_conv(conv, depth_axis, depth_stride))
-    if method in ("i3d", "centre", "bank"):
-        try:
-            return _lift_kernel(conv, nn.Conv3d(**arguments), method, depth_axis)
-        except Misfit as error:
-            raise ValueError(str(error)) from error
-    plain = conv.to_conv2d() if isinstance(conv, CrossDConv2d) else conv
-    if method == "acs":
-        return ACSConv3d.from_conv(plain, depth_axis, depth_stride)
-    if method in ("planar", "plane_cycle"):
-        return PlanarConv3d.from_conv(plain, depth_axis, depth_stride, plane=plane)
-    return SoftACSConv3d.from_conv(plain, depth_axis, depth_stride, mean=method == "mean_acs")
-
-
-def _tie(new: nn.Module, old: nn.Module, tied: dict[nn.Parameter, Any]) -> None:
-    """Let new layers share a parameter where the old ones did."""
-    for name in ("weight", "bias"):
-        source = getattr(old, name)
-        if source is not None:
-            first = tied.setdefault(source, getattr(new, name))
-            if first.shape == getattr(new, name).shape:
-                setattr(new, name, first)
+from .freeze import freeze
+from .lift import lift_conv, lift_transposed
+from .names import unwrapped
+from .rules import METHODS
+from .tree import Ties, check_copies, check_plain, map_modules
 
 
 def _check_runs(net: nn.Module, example: Tensor) -> None:
@@ -108,10 +60,20 @@ def to_3d(
     upsampling, pixel shuffle, padding and dropout become their 3D forms. Along the depth every layer is what it is
     along the first axis of the image: as large, strided, padded and dilated (an LP pool so sums over more). A
     function of torch for images in a forward (`F.avg_pool2d`) is refused by name, unless an `example` shows that the
-    network does not come to it; what else it does to shapes cannot be seen from outside and is found by an `example`.
+    network does not come to it; what else it does to axes and shapes cannot be seen from outside and is found by an
+    `example`: the copy is run on it, and the code of the network is compared with what it does to an image.
 
     With "i3d" a volume that is constant along the depth gives the 2D output away from the first and last slices. With
-    "centre" and "planar" every slice gives its 2D output where nothing strides, pools or normalises along the depth.
+    "centre" and "planar" every slice gives its 2D output where nothing strides, pools or normalises along the depth: of
+    a convolution with k, s, p and d for kernel, stride, padding and dilation along the first axis, slice z is the 2D
+    output of slice z·s − p + d·(k // 2), which for odd kernels that keep the size is z itself, for even ones
+    (k = 2, p = 0) z + 1; of padding, where there is no such slice. With `keep_depth` it is always z.
+
+    What is compared: a second copy, in evaluation mode, in which every kernel is in the centre and every layer keeps
+    the depth, on a volume that repeats the middle slice of the example. Each of its slices, or its result where that
+    has no depth, must be that of the 2D network, whatever the method: convolutions, pools, norms and attention over the
+    whole volume all give it. Not compared are what the method puts into the kernels, values of networks that draw
+    random numbers in evaluation mode, and, where the second copy runs at its own depth only, slices near the border.
 
     References:
         J. Carreira and A. Zisserman, Quo Vadis, Action Recognition?, 2017 ("i3d").
@@ -123,17 +85,23 @@ def to_3d(
         method: "centre", "i3d", "crossd", "acs", "soft_acs", "mean_acs", "planar", "plane_cycle" or "bank"; the default
             is what did best in docs/transfer.md, for plain and for Cross-D networks.
         depth_axis: axis of the volume that runs through the slices; MONAI's is the last.
-        keep_depth: no layer strides or pools along the depth, for volumes of few or thick slices.
-        example: (B, C, H, W, D), a small volume that the result is run on, on the network's device.
+        keep_depth: no layer strides, pools, cuts or pads along the depth, for volumes of few or thick slices: kernels
+            are padded by half along it, those of even size one slice less ("centre", "i3d", "planar"). Adaptive pools
+            to one value take the whole depth.
+        example: (B, C, H, W, D), a small volume that the result is run on and compared by, on the network's device.
         **options: of method "crossd": `mode` and `placement` ("centre", "spread", "gated") of CrossDConv3d.
 
     Returns:
-        The copy, in the same mode, on the same device and of the same dtype. Tied modules and parameters stay tied.
+        The copy, in the same mode, on the same device and of the same dtype, with the hooks of the network, and without
+        torch.compile or DataParallel around it. Tied modules and parameters stay tied.
 
     Raises:
-        ConversionError: (a TypeError) naming the path of a module that has no 3D form, and what to do.
-        TypeError: if a convolution is a subclass or makes its weight in a hook.
-        ValueError: for an unknown method, or a layer that the method cannot carry, with its path.
+        ConversionError: (a TypeError) naming the path of a module that has no 3D form, or does something else in 3D
+            than in 2D, and what to do.
+        TypeError: if a convolution is a subclass, makes its weight in a hook, has a forward or modules of its own, or
+            shares its weight with what is no convolution; or if a parameter has a hook; with the path.
+        ValueError: for an unknown method, a layer that the method cannot carry, with its path, or another shape of the
+            example.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2))
@@ -143,34 +111,56 @@ def to_3d(
     method = look_up_option(method, METHODS)
     if options and method != "crossd":
         raise ValueError(f"method {method!r} has no options, got {', '.join(options)}.")
+    if example is not None and example.dim() != 5:
+        raise ValueError(f"example must be a batch of volumes (B, C, H, W, D), but has shape {list(example.shape)}.")
+    check_copies(net2d)
+    net2d = unwrapped(net2d)
+    net3d = _convert(net2d, method, depth_axis, keep_depth, example is not None, **options)
+    if example is not None:
+        _check_runs(net3d, example)
+        plain = freeze(net2d)
+
+        def stand_in(keep: bool, slices: int) -> nn.Module:
+            return _convert(plain, "centre", depth_axis, keep, True, slices)
+
+        check_slices(plain, stand_in, example, spatial_axis(depth_axis) + 2, keep_depth)
+    return net3d
+
+
+def _convert(
+    net2d: nn.Module,
+    method: str,
+    depth_axis: int,
+    keep_depth: bool,
+    is_run: bool,
+    slices: int | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Copy of a network as a 3D one; of the number of slices given, strided transposed convolutions keep it too."""
     planes, turns = cycling_planes(depth_axis), 0
-    tied: dict[nn.Parameter, Any] = {}
+    ties = Ties()
 
     def convert(path: str, module: nn.Module) -> nn.Module | None:
         nonlocal turns
-        new: nn.Module
         if isinstance(module, nn.ConvTranspose2d):
             check_plain(path, module, nn.ConvTranspose2d)
-            if keep_depth and max(module.stride) > 1:
+            if keep_depth and slices is None and max(module.stride) > 1:
                 raise ConversionError(path, "is a transposed convolution that strides, which keeps no depth")
-            new = nn.ConvTranspose3d(**conv_arguments3d(module, depth_axis))  # type: ignore[arg-type]
-            _lift_kernel(module, new, method, depth_axis)
+            new = lift_transposed(module, method, depth_axis, keep_depth)
         elif isinstance(module, nn.Conv2d | CrossDConv2d):
-            if isinstance(module, nn.Conv2d):
-                check_plain(path, module, nn.Conv2d)
+            check_plain(path, module, nn.Conv2d if isinstance(module, nn.Conv2d) else CrossDConv2d)
             plane = spatial_axis(depth_axis)
             if method == "plane_cycle" and max(module.kernel_size) > 1:
                 plane, turns = planes[turns % 3], turns + 1
             try:
-                new = lift_conv(module, method, depth_axis, plane, 1 if keep_depth else None, **options)
+                new = lift_conv(module, method, depth_axis, plane, keep_depth, **options)
             except ValueError as error:
                 raise ValueError(f"{path or 'the network'}: {error}") from error
         else:
-            return lift_module(path, module, depth_axis, example is not None, keep_depth)
-        _tie(new, module, tied)
+            return lift_module(path, module, depth_axis, is_run, keep_depth, slices)
+        ties.keep(path, module, new)
         return new
 
     net3d = map_modules(net2d, convert)
-    if example is not None:
-        _check_runs(net3d, example)
+    ties.check(net3d)
     return net3d

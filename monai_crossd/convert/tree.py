@@ -7,21 +7,30 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..layers.crossd import CrossDConv2d
+from .additions import keep_additions
+from .names import unwrapped
 
 
 def map_modules(net: nn.Module, convert: Callable[[str, nn.Module], nn.Module | None]) -> nn.Module:
     """Copy of a network in which every module that `convert` answers for is replaced.
 
+    Hooks, buffers and attributes that were put on a module go to what replaces it. What torch.compile and DataParallel
+    put around a module is not in the copy.
+
     Args:
         net: it is not changed.
         convert: gets path and module; returns its replacement, or None to go on inside it.
+
+    Raises:
+        TypeError: if a module that is replaced has a forward or modules of its own, with its path.
     """
     replaced: dict[nn.Module, nn.Module] = {}
 
     def visit(path: str, module: nn.Module) -> nn.Module:
+        module = unwrapped(module)
         if module not in replaced:
             new = convert(path, module)
             replaced[module] = module if new is None else new
@@ -29,9 +38,76 @@ def map_modules(net: nn.Module, convert: Callable[[str, nn.Module], nn.Module | 
                 for name, child in list(module._modules.items()):
                     if child is not None:
                         module._modules[name] = visit(f"{path}.{name}" if path else name, child)
+            elif new is not module:
+                keep_additions(path, module, new)
         return replaced[module]
 
-    return visit("", copy.deepcopy(net))
+    return visit("", copy.deepcopy(unwrapped(net)))
+
+
+def check_copies(net: nn.Module) -> None:
+    """Check that a copy of a network is what the network is.
+
+    Raises:
+        TypeError: if a parameter has a hook for its gradient, or a module computes its weight in a hook, with its path.
+    """
+    for key, value in net.named_parameters():
+        if value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None):
+            raise TypeError(
+                f"{key} has a hook for its gradient, which a copy of the network loses: convert first, then register "
+                "it."
+            )
+    for path, module in net.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise TypeError(
+                    f"{path or 'the network'} is a {type(module).__name__} whose {name} is computed from "
+                    f"{', '.join(module._parameters) or 'others'}: remove the parametrization or pruning "
+                    "(torch.nn.utils.remove_weight_norm, prune.remove) and convert again."
+                )
+
+
+class Ties:
+    """Parameters that layers share, kept shared while the layers are replaced."""
+
+    def __init__(self) -> None:
+        self.made: dict[nn.Parameter, tuple[str, nn.Parameter]] = {}
+
+    def keep(self, path: str, old: nn.Module, new: nn.Module) -> None:
+        """Let a new layer share a parameter where the old one did.
+
+        Raises:
+            TypeError: if the shared parameter is another in the new layers, with both paths.
+        """
+        for name in ("weight", "bias"):
+            source, made = getattr(old, name), getattr(new, name)
+            if source is None:
+                continue
+            first_path, first = self.made.setdefault(source, (path, made))
+            drawn = isinstance(new, CrossDConv2d) and first.shape == made.shape  # each bank may be a new one
+            if not drawn and not (first.shape == made.shape and (first is made or first.equal(made))):
+                raise TypeError(
+                    f"{path} shares its {name} with {first_path}, and the two would differ: part them before you "
+                    "convert."
+                )
+            setattr(new, name, first)
+
+    def check(self, net: nn.Module) -> None:
+        """Check that nothing else has kept a parameter that the replaced layers shared with it.
+
+        Raises:
+            TypeError: if something has, with both paths; a bias is shared on.
+        """
+        for owner_path, owner in net.named_modules():
+            for name, value in list(owner._parameters.items()):
+                if value in self.made:
+                    path, made = self.made[value]
+                    if made.shape != value.shape:
+                        raise TypeError(
+                            f"{path or 'the network'} shares a parameter with {owner_path}.{name}, which would keep "
+                            "the old one: part them before you convert."
+                        )
+                    owner._parameters[name] = made
 
 
 def check_plain(path: str, module: nn.Module, kind: type[nn.Module]) -> None:
@@ -46,8 +122,8 @@ def check_plain(path: str, module: nn.Module, kind: type[nn.Module]) -> None:
         name = f"{type(module).__name__} with {made[0]}" if made else type(module).__name__
         raise TypeError(
             f"{path or 'the network'} is a {name}, a {kind.__name__} with a behaviour of its own: "
-            f"replace it by a plain nn.{kind.__name__} (remove its parametrization, run a lazy layer once) and convert "
-            "again."
+            f"replace it by a plain nn.{kind.__name__} (remove its parametrization or pruning, run a lazy layer once) "
+            "and convert again."
         )
 
 
@@ -61,10 +137,12 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
         **options: `hidden_channels` and `max_angle` of CrossDConv2d.
 
     Returns:
-        The copy, in the same mode, on the same device and of the same dtype.
+        The copy, in the same mode, on the same device and of the same dtype, with the hooks of the network. Tied
+        modules and parameters stay tied.
 
     Raises:
-        TypeError: if a convolution is a subclass of Conv2d or makes its weight in a hook, with its path.
+        TypeError: if a convolution is a subclass of Conv2d, makes its weight in a hook, has a forward or modules of its
+            own, or shares its weight with what is no convolution; or if a parameter has a hook; with the path.
         ValueError: if there is no Conv2d, or for an unknown `init`.
 
     Example:
@@ -75,7 +153,8 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
         >>> bool(torch.allclose(to_crossd(net, init="preserve")(x), net(x), atol=1e-4))
         True
     """
-    count = 0
+    count, ties = 0, Ties()
+    check_copies(net2d)
 
     def convert(path: str, module: nn.Module) -> nn.Module | None:
         nonlocal count
@@ -85,9 +164,12 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
             return None
         check_plain(path, module, nn.Conv2d)
         count += 1
-        return CrossDConv2d.from_conv(module, init=init, **options)
+        new = CrossDConv2d.from_conv(module, init=init, **options)
+        ties.keep(path, module, new)
+        return new
 
     out = map_modules(net2d, convert)
+    ties.check(out)
     if count == 0:
         raise ValueError(f"{type(net2d).__name__} has no nn.Conv2d to convert.")
     return out
