@@ -34,7 +34,14 @@ def keep_additions(path: str, old: nn.Module, new: nn.Module) -> None:
     Raises:
         TypeError: if something was put there that the new one cannot take over, with its path and what to do.
     """
-    plain, state = _as_built(old), vars(old)
+    state = vars(old)
+    for name in HOOKS:
+        if hooks := state.get(name):
+            getattr(new, name).update(hooks)
+    new._is_full_backward_hook = old._is_full_backward_hook
+    if not type(old).__module__.startswith(("torch.nn.", "monai_crossd.")):
+        return  # what a class of others is built with is for the caller to know
+    plain = _as_built(old)
     built = {*vars(plain), *plain._parameters, *plain._buffers, *plain._modules}
     added: dict[str, Any] = {name: value for name, value in state.items() if name not in built}
     modules = [name for name in old._modules if name not in plain._modules]
@@ -45,10 +52,6 @@ def keep_additions(path: str, old: nn.Module, new: nn.Module) -> None:
             f"{path or 'the network'} is a {type(old).__name__} with {what}, which its new form would not have: put it "
             "into a module around the layer and convert again."
         )
-    for name in HOOKS:
-        if hooks := state.get(name):
-            getattr(new, name).update(hooks)
-    new._is_full_backward_hook = old._is_full_backward_hook
     for name, buffer in old._buffers.items():
         if name not in plain._buffers:
             new.register_buffer(name, buffer, persistent=name not in old._non_persistent_buffers_set)
