@@ -122,7 +122,7 @@ def test_a_label_map_that_does_not_fit_after_resampling(volumes, tmp_path, cache
 def test_what_the_list_left_out_is_reported_too(volumes, cut_off, tmp_path):
     (tmp_path / "text.nii.gz").write_text("no image")
     names = [*(item["image"] for item in volumes[:3]), cut_off["image"], str(tmp_path / "text.nii.gz")]
-    lines = ["image,label,section", *(f"{name},0,training" for name in names), f"{names[0]},0,validation"]
+    lines = ["image,label,section", *(f"{name},0,training" for name in names), f"{volumes[3]['image']},0,validation"]
     (tmp_path / "list.csv").write_text("\n".join(lines))
     items = load_datalist(tmp_path / "list.csv", task="classification", on_error="skip-and-report")
     dataset = build(items, tmp_path, "ram", on_error="skip-and-report")
