@@ -48,6 +48,30 @@ def test_metadata_fit_the_schema(name):
     metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
     jsonschema.validate(metadata, json.loads(SCHEMA.read_text()))
     assert metadata["version"] in metadata["changelog"]
+    (image,) = metadata["network_data_format"]["inputs"].values()
+    assert image["modality"] == "CT"
+    assert image["modality"] in metadata["name"]  # the zoo shows names: of what data, for which task
+    assert raw(name, "inference.json")["modality"] == image["modality"].lower()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_begins_with_the_keys_of_the_model_zoo(name):
+    inference = raw(name, "inference.json")
+    keys = ["bundle_root", "image_key", "output_dir", "load_pretrain", "dataset_dir", "device"]
+    if name.endswith("segmentation"):
+        keys += ["output_ext", "output_postfix", "output_dtype"]
+    assert set(keys) <= set(list(inference)[: list(inference).index("network_def")])
+    used = json.dumps({key: value for key, value in inference.items() if key not in keys})
+    for key in keys:
+        assert f"@{key}" in used or f"@{key}" in json.dumps(inference["output_dir"]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_trt_changes_what_tensorrt_needs(name):
+    overlay, inference = raw(name, "inference_trt.json"), raw(name, "inference.json")
+    assert overlay.keys() <= inference.keys()
+    assert overlay["imports"] == [*inference["imports"], "$import torch_tensorrt"]
+    assert (overlay["load_pretrain"], overlay["amp"]) == (False, False)
 
 
 @pytest.mark.parametrize("name", NAMES)
