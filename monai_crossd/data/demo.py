@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import nibabel as nib
@@ -122,6 +122,12 @@ _WRITERS: dict[str, Callable[..., dict]] = {
 }
 
 
+@cache
+def _announce(dataset: str) -> None:
+    """Says it once, though a run asks for the labels and each section of its data."""
+    logger.info("Embedded demo data, ONE patient, split by slices: %s", dataset)
+
+
 def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
     """Writes a real volume of one patient as a data set below ``root``, or reuses the one that is there.
 
@@ -152,7 +158,7 @@ def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
     write, volume = look_up_option(task, _WRITERS), look_up_option(source, DEMO_SOURCES)
     folder = Path(root) if source == "chest_ct" else Path(root, source)
     dataset = prepare_once(folder / task, partial(write, source=volume))
-    logger.info("Embedded demo data, ONE patient, split by slices: %s", dataset)
+    _announce(str(dataset))
     return dataset
 
 

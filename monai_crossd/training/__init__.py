@@ -40,6 +40,7 @@ from .label_maps_handler import LabelMapsHandler
 from .messages import begin_run
 from .options import check_options
 from .overlay_handler import OverlayHandler
+from .plain_batch import prepare_plain_batch
 from .predictions_handler import PredictionsHandler
 from .report import MetricsReport, case_scores
 from .resume import ResumeHandler
@@ -83,6 +84,7 @@ __all__ = [
     "compare_runs",
     "confusion_counts",
     "format_scores",
+    "prepare_plain_batch",
     "print_best",
     "read_history",
     "release_folders",

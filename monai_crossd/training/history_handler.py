@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -18,7 +19,18 @@ from ..visualize import save_curves
 from ..visualize.figures import need_matplotlib
 from .history import Rows, as_curves, read_history, write_history
 
-__all__ = ["HistoryHandler", "class_scores", "format_epoch"]
+__all__ = ["HistoryHandler", "class_scores", "format_epoch", "format_seconds"]
+
+logger = logging.getLogger(__name__)
+
+MINUTE = 60.0  # at most this long nothing is said while iterations go on
+
+
+def _count(engine: Engine | None) -> int | None:
+    """Number of items that an engine of MONAI reads, where it can be told."""
+    dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+    items = getattr(dataset, "data", None)
+    return len(items) if isinstance(items, Sequence) else None
 
 
 def class_scores(evaluator: Engine, labels: Mapping[int, str]) -> dict[str, float]:
@@ -49,6 +61,18 @@ def class_scores(evaluator: Engine, labels: Mapping[int, str]) -> dict[str, floa
     return {f"{metric}/{name}": score for name, score in zip(names[-len(scores) :], scores, strict=True)}
 
 
+def format_seconds(seconds: float) -> str:
+    """A span of time for people.
+
+    >>> [format_seconds(seconds) for seconds in (4.21, 59.97, 61, 5400)]
+    ['4.2 s', '1 min', '1 min', '1 h 30 min']
+    """
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
 def format_epoch(epoch: int, max_epochs: int, row: Mapping[str, float]) -> str:
     """One line for people.
 
@@ -75,6 +99,9 @@ def format_epoch(epoch: int, max_epochs: int, row: Mapping[str, float]) -> str:
 
 class HistoryHandler:
     """Prints a line per epoch, keeps ``history.csv`` up to date and draws ``curves.png`` at the end.
+
+    Before the first line it says what the run is going to do, with the lines the time left, and within an epoch of
+    minutes how far it is.
 
     Attach it to the trainer, before or after its ValidationHandler. A row is closed after everything else at the end of
     an epoch except :class:`ResumeHandler`'s checkpoint. A resumed run keeps the rows of the epochs before it.
@@ -107,7 +134,8 @@ class HistoryHandler:
         self.labels = labels
         self.rows: Rows = {}
         self._losses: list[float] = []
-        self._started = 0.0
+        self._started = self._said = 0.0
+        self._seconds: list[float] = []  # of the epochs of this run
 
     def attach(self, trainer: Engine) -> None:
         """Registers the handlers.
@@ -127,6 +155,19 @@ class HistoryHandler:
         # registered only now, to come after validation
         if not trainer.has_event_handler(self._close, Events.EPOCH_COMPLETED):
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._close)
+        if idist.get_rank() == 0:
+            logger.info(self._plan(trainer))
+
+    def _plan(self, trainer: Engine) -> str:
+        """What the run is going to do."""
+        items = [_count(engine) for engine in (trainer, self.evaluator)]
+        parts = [
+            f"{word} on {count} items" for word, count in zip(("training", "validating"), items, strict=True) if count
+        ]
+        state = trainer.state
+        epochs = f"epochs {state.epoch + 1} to {state.max_epochs}" if state.epoch else f"{state.max_epochs} epochs"
+        device = f" on {state.device}" if hasattr(state, "device") else ""
+        return f"{', '.join(parts) or 'training'}: {epochs} of {state.epoch_length} iterations{device}"
 
     def _start_epoch(self, trainer: Engine) -> None:
         epoch = trainer.state.epoch
@@ -134,12 +175,19 @@ class HistoryHandler:
             past = {e: row for e, row in read_history(self.csv_path).items() if e < epoch}
             self.rows = {**self.rows, **past}
         self._losses = []
-        self._started = time.perf_counter()
+        self._started = self._said = time.perf_counter()
 
     def _add_loss(self, trainer: Engine) -> None:
         output = trainer.state.output  # of the batch, or a list of its samples where the engine decollates
         loss = (output if isinstance(output, dict) else output[0])["loss"]  # a tensor, or a number where it decollates
-        self._losses.append(torch.as_tensor(loss).item())
+        self._losses.append(torch.as_tensor(loss).detach().item())
+        now = time.perf_counter()
+        if now - self._said > MINUTE and idist.get_rank() == 0:
+            done, total = len(self._losses), trainer.state.epoch_length
+            left = (now - self._started) / done * ((total or done) - done)
+            at = f"{trainer.state.epoch}/{trainer.state.max_epochs}"
+            logger.info("epoch %s: %d of %s iterations, about %s left of them", at, done, total, format_seconds(left))
+            self._said = now
 
     def _end_epoch(self, trainer: Engine) -> None:
         # validation may have come first: the loss leads its row all the same
@@ -155,8 +203,11 @@ class HistoryHandler:
     def _close(self, trainer: Engine) -> None:
         row = self.rows[trainer.state.epoch]
         row["seconds"] = time.perf_counter() - self._started
+        self._seconds.append(row["seconds"])
         if idist.get_rank() == 0:
-            print(format_epoch(trainer.state.epoch, trainer.state.max_epochs, row), flush=True)
+            left = (trainer.state.max_epochs - trainer.state.epoch) * sum(self._seconds) / len(self._seconds)
+            line = format_epoch(trainer.state.epoch, trainer.state.max_epochs, row)
+            print(f"{line}, about {format_seconds(left)} left" if left else line, flush=True)
             write_history(self.csv_path, self.rows)
 
     def _finish(self, _: Engine) -> None:

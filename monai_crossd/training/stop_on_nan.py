@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from monai.handlers import from_engine
 
 __all__ = ["StopOnNaN"]
 
@@ -28,9 +27,6 @@ class StopOnNaN:
               - _target_: monai_crossd.training.StopOnNaN
     """
 
-    def __init__(self) -> None:
-        self._loss = from_engine(["loss"], first=True)
-
     def attach(self, trainer: Engine) -> None:
         """Registers the handler.
 
@@ -40,7 +36,8 @@ class StopOnNaN:
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._check)
 
     def _check(self, trainer: Engine) -> None:
-        loss = torch.as_tensor(self._loss(trainer.state.output))
+        output = trainer.state.output  # of the batch, or a list of its samples where the engine decollates
+        loss = torch.as_tensor((output if isinstance(output, dict) else output[0])["loss"]).detach()
         if not loss.isfinite().all():
             trainer.add_event_handler(Events.COMPLETED, self._stop, trainer.state.iteration, loss.item())  # the last
             trainer.terminate()

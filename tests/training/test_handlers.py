@@ -119,6 +119,17 @@ def test_history_of_a_real_run(engines, labels, tmp_path, capsys, history_first)
     save_curves(tmp_path / "both.png", {"a": as_curves(rows), "b": as_curves(rows)})
 
 
+def test_it_says_what_it_does_and_how_long(engines, tmp_path, caplog, capsys, monkeypatch):
+    monkeypatch.setattr("monai_crossd.training.history_handler.MINUTE", 0.0)
+    caplog.set_level("INFO", "monai_crossd")
+    engines(2, output_dir=tmp_path)[0].run()
+    first, *others = [record.getMessage() for record in caplog.records if "history" in record.name]
+    assert first == "training on 3 items, validating on 2 items: 2 epochs of 1 iterations on cpu"
+    assert [line.split(", about")[0] for line in others] == [f"epoch {n}/2: 1 of 1 iterations" for n in (1, 2)]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.endswith(" left") for line in lines] == [True, False]
+
+
 def test_loss_is_the_mean_of_the_epoch(engines, tmp_path):
     losses = []
     trainer, _ = engines(1, output_dir=tmp_path)
