@@ -158,3 +158,17 @@ def test_federated_copy_has_the_names_that_monai_goes_by(name, tmp_path):
         json_config = ConfigParser.load_config_files(files["json"][:end])
         yaml_files = [files["yaml"][0], files["yaml"][2]] if end else files["yaml"]
         assert json_config == ConfigParser.load_config_files(yaml_files)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_builds_the_network_from_the_classes_alone(name, tmp_path, monkeypatch):
+    """As NVFlare's MonaiBundlePersistor does, where there are no data and no working directory of the bundle's."""
+    path = bundles.copy_bundle(name, tmp_path, federated=True) / "configs" / "train.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": ["a", "b", "c", "d", "e"]}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    network = parser.get_parsed_content("network_def")
+    assert list(network.state_dict().values())[-1].shape == (5,)
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -18,6 +18,7 @@ from .medmnist_info import MEDMNIST
 from .npz_reader import NpzReader, register_npz_reader
 from .output_names import output_key, output_names
 from .phantoms import make_phantom, prepare_phantoms
+from .sampler import EvaluationSampler
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
 
@@ -31,6 +32,7 @@ __all__ = [
     "DEMO_SLICES",
     "EMBEDDED",
     "MEDMNIST",
+    "EvaluationSampler",
     "MedMNIST",
     "NpzReader",
     "SimpleITKReader",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -81,6 +82,38 @@ def test_two_processes_train_and_evaluate_as_one(job, tmp_path):
         float(row[next(k for k in row if k.startswith("val_") and "/" not in k)]) for row in table(out / "history.csv")
     )
     assert any(float(row["estimate"]) == pytest.approx(best, abs=1e-4) for row in one)
+
+
+def keep(dataset: Path, training: int, validation: int) -> None:
+    """Leaves the first cases of both sections in a list of phantoms."""
+    config = json.loads(dataset.read_text())
+    config["training"], config["validation"] = config["training"][:training], config["validation"][:validation]
+    dataset.write_text(json.dumps(config))
+
+
+def test_fewer_cases_than_processes_or_than_their_batches_train(job, tmp_path):
+    bundle, arguments = job
+    keep(Path(arguments[1]), 3 if bundle == "crossd_2d_pretraining" else 1, 2)
+    arguments = [value.replace("[16,16,8]", "[32,32,8]") for value in arguments]  # one case has no norm over one voxel
+    out = tmp_path / "out"
+    printed = run(bundle, ["train", "multi_gpu_train"], out, [*arguments, "--max_epochs", "1"], 2)
+    assert printed.count("epoch 1/1") == 1
+    assert float(table(out / "history.csv")[0]["train_loss"]) > 0
+    assert (out / "model.pt").is_file()
+
+
+def test_fewer_validation_cases_than_processes_end_both_with_the_numbers(tmp_path):
+    bundle = "crossd_2d_pretraining"
+    dataset = prepare_phantoms("us", tmp_path / "set", "classification", 6, (24, 24), file_format="png")
+    keep(dataset, 3, 1)
+    arguments = ["--dataset_dir", str(dataset), "--modality", "us", *SMALL[bundle]]
+    done = subprocess.run(
+        command(["train", "multi_gpu_train"], tmp_path / "out", arguments, 2), cwd=BUNDLES / bundle,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "1 cases for 2 processes" in done.stderr
+    assert not list((tmp_path / "out").glob("*.pt"))
 
 
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(job, tmp_path):

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What pip users get: source archive and wheel are built, and the bundles run from the wheel, elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
+
+pytestmark = pytest.mark.slow
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+    done = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """Built in a copy: a build leaves folders behind that would get into the next one."""
+    folder = tmp_path_factory.mktemp("sdist")
+    left_out = shutil.ignore_patterns(
+        ".git", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", "eval"
+    )
+    shutil.copytree(ROOT, folder / "source", ignore=left_out)
+    run([sys.executable, "-c", "from setuptools import build_meta; build_meta.build_sdist('..')"], folder / "source")
+    (path,) = folder.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> Path:
+    """Built as pip builds it from the source archive."""
+    folder = tmp_path_factory.mktemp("wheel")
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder)]
+    run([sys.executable, "-m", "pip", "wheel", "-q", *options, str(sdist)], folder)
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_source_archive_is_whole(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = ("monai_crossd", "tests", "docs", "bundles")
+    wanted = {"CHANGELOG.md", "README.md", "LICENSE", "constraints.txt", "pyproject.toml", "setup.py"}
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*"):
+            parts = path.relative_to(ROOT).parts
+            if path.is_file() and not {"__pycache__", "eval", "data"} & set(parts[2:-1]) and path.name[0] != ".":
+                wanted.add("/".join(parts))
+    assert {name for name in wanted if not name.endswith(".pyc")} <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/eval/" in name]
+
+
+def test_wheel_holds_the_bundles_with_weights_once(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {entry.filename: entry.compress_size for entry in archive.infolist()}
+        (described,) = (name for name in sizes if name.endswith(".dist-info/METADATA"))
+        head = archive.read(described).decode()
+    packed = {
+        name.removeprefix("monai_crossd/bundle_files/"): size for name, size in sizes.items() if "_files/" in name
+    }
+    assert sorted(name for name in packed if name.endswith(".pt")) == [f"{name}/models/model.pt" for name in NAMES]
+    for name in NAMES:
+        configs = {f"{name}/configs/{path.name}" for path in (ROOT / "bundles" / name / "configs").iterdir()}
+        assert configs | {f"{name}/LICENSE", f"{name}/docs/README.md"} <= packed.keys()
+        assert sum(size for path, size in packed.items() if path.startswith(name)) <= 12e6
+    assert {name.split("/")[0] for name in sizes} == {"monai_crossd", described.split("/")[0]}
+    assert "Project-URL: " in head
+    assert re.search(r"^Requires-Dist: torch>=2\.4\.1$", head, re.MULTILINE)
+    assert {"demo", "onnx", "study"} <= set(re.findall(r"^Provides-Extra: (\w+)$", head, re.MULTILINE))
+
+
+def needed(requirements: list[str]) -> set[str]:
+    """Distributions that are installed for these requirements, without extras."""
+    found: set[str] = set()
+    waiting = list(requirements)
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        found.add(name)
+        try:
+            waiting += metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # CUDA's, beside a torch for the CPU
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def user(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
+    """A folder of a user who ran `pip install monai-crossd`, and the environment of her commands.
+
+    The packages are those that run these tests, less all that the wheel does not ask for.
+    """
+    site, folder = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("user")
+    run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
+        folder,
+    )
+    (distribution,) = metadata.distributions(path=[str(site)])
+    keep = needed([line for line in distribution.requires or [] if "extra ==" not in line])
+    hidden = sorted(
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners}
+        & {*keep, "pip", "setuptools", "monai-crossd"}
+    )
+    assert {"pytest", "slicerio", "sklearn", "onnx"} <= set(hidden)
+    (site / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n")
+    return folder, {"PYTHONPATH": str(site), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+
+
+PROGRAM = """
+import logging, os, sys
+from pathlib import Path
+import monai_crossd
+from monai.bundle import ckpt_export, onnx_export, run
+from monai_crossd.data import prepare_phantoms
+
+assert Path(monai_crossd.__file__).parents[1] == Path(sys.argv[1]), monai_crossd.__file__
+home = Path.cwd()
+small = {
+    "2d": {"spatial_size": [24, 24]},
+    "3d_c": {"spatial_size": [16, 16, 8]},
+    "3d_s": {"roi_size": [16, 16, 8], "pixdim": None},
+}
+for bundle in sys.argv[2:]:
+    flat, segmentation = "2d" in bundle, bundle.endswith("segmentation")
+    task = "segmentation" if segmentation else "classification"
+    size = (24, 24) if flat else (24, 24, 12)
+    data = prepare_phantoms("us", home / f"data_{bundle}", task, 6, size, file_format="png" if flat else "nifti")
+    options = next(value for key, value in small.items() if f"crossd_{key}" in bundle)
+    options = {"dataset_dir": str(data), "modality": "us", **options}
+    training = {"max_epochs": 1, "batch_size": 2, **({"iterations_per_epoch": 1} if segmentation else {})}
+    os.chdir(home / bundle)  # as its user does
+    run(config_file="configs/train.yaml", **options, **training)
+    assert Path("eval/curves.png").is_file() and list(Path("eval").glob("events.*"))
+    run(config_file=["configs/train.yaml", "configs/evaluate.yaml"], **options)
+    assert Path("eval/metrics.csv").is_file()
+    found = [path for path in data.parent.rglob("*") if path.suffix in (".png", ".gz")]
+    images = sorted(path for path in found if "label" not in str(path))
+    new = home / f"new_{bundle}"
+    new.mkdir()
+    os.link(images[0], new / images[0].name)
+    options["dataset_dir"] = str(new)
+    network = monai_crossd.convert.read_checkpoint("models/model.pt")
+    classes = network["final.bias" if "final.bias" in network else "fc.bias"].numel() if not segmentation else 9
+    options |= {"intensity": {}, **({"num_classes": 9} if segmentation else {"labels": list("abcdefg"[:classes])})}
+    run(config_file="configs/inference.json", output_dir="predictions", **options)
+    assert list(Path("predictions").iterdir())
+    files = {"ckpt_file": "models/model.pt", "config_file": "configs/inference.json"}
+    files["meta_file"] = "configs/metadata.json"
+    overlay = {"num_classes": 9} if segmentation else {"labels": options["labels"]}
+    ckpt_export(net_id="network_def", filepath="exported.ts", **files, **overlay)
+    assert Path("exported.ts").is_file()
+try:
+    onnx_export(net_id="network_def", filepath="exported.onnx", **files, **overlay)
+except Exception as error:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    assert 'pip install "monai-crossd[onnx]"' in str(error), error
+else:
+    raise AssertionError("onnx is not installed here")
+"""
+
+
+def test_all_bundles_run_from_the_wheel_on_own_data(user):
+    folder, environment = user
+    python = [sys.executable, "-W", "ignore"]
+    printed = run([*python, "-m", "monai_crossd.bundles"], folder, **environment)
+    assert [line.partition(":")[0] for line in printed.splitlines()] == NAMES
+    run([*python, "-m", "monai_crossd.bundles", *NAMES], folder, **environment)
+    for name in NAMES[1:]:
+        weights = (folder / name / "models" / "model_2d.pt").read_bytes()
+        assert weights == (folder / NAMES[0] / "models" / "model.pt").read_bytes()
+    run([*python, "-c", PROGRAM, environment["PYTHONPATH"], *NAMES], folder, **environment)
