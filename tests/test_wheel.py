@@ -133,6 +133,9 @@ import logging, os, sys
 from pathlib import Path
 import monai_crossd
 from monai.bundle import ckpt_export, onnx_export, run
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.exchange_object import ExchangeObject
+from monai_crossd.bundles import copy_bundle
 from monai_crossd.data import prepare_phantoms
 
 assert Path(monai_crossd.__file__).parents[1] == Path(sys.argv[1]), monai_crossd.__file__
@@ -171,6 +174,20 @@ for bundle in sys.argv[2:]:
     overlay = {"num_classes": 9} if segmentation else {"labels": options["labels"]}
     ckpt_export(net_id="network_def", filepath="exported.ts", **files, **overlay)
     assert Path("exported.ts").is_file()
+os.chdir(home)
+data = home / f"data_{sys.argv[2]}" / "dataset.json"
+options = {"dataset_dir": str(data), "modality": "us", "spatial_size": [24, 24]}
+root = copy_bundle(sys.argv[2], "site", federated=True)
+client = MonaiAlgo(bundle_root=str(root), train_kwargs=options, eval_kwargs=dict(options))
+client.initialize()
+weights = {name: value.clone() for name, value in client.trainer.network.state_dict().items()}
+for _ in range(2):
+    client.train(ExchangeObject(weights={name: value.clone() for name, value in weights.items()}))
+    changes = client.get_weights().weights
+    weights = {name: value + changes[name] for name, value in weights.items()}
+assert client.evaluate(ExchangeObject(weights=weights)).metrics and any(v.any() for v in changes.values())
+client.finalize()
+os.chdir(home / bundle)
 try:
     onnx_export(net_id="network_def", filepath="exported.onnx", **files, **overlay)
 except Exception as error:
