@@ -7,6 +7,7 @@ lists to the scripted cores.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -188,12 +189,19 @@ def convolve(
     return torch.conv3d(x, weight, bias, stride, symmetric, dilation, groups)
 
 
+def output_size(
+    image: Sequence[int], size: Sequence[int], stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """Size of the output of a convolution over an `image` of this size."""
+    out = []
+    for axis, n in enumerate(image):
+        room = n + pads[2 * axis] + pads[2 * axis + 1] - dilation[axis] * (size[axis] - 1) - 1
+        out.append(max(0, room // stride[axis] + 1))
+    return out
+
+
 def output_positions(
     image: Sequence[int], size: Sequence[int], stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
 ) -> int:
     """Number of positions of the output of a convolution over an `image` of this size."""
-    count = 1
-    for axis, n in enumerate(image):
-        room = n + pads[2 * axis] + pads[2 * axis + 1] - dilation[axis] * (size[axis] - 1) - 1
-        count *= max(0, room // stride[axis] + 1)
-    return count
+    return math.prod(output_size(image, size, stride, pads, dilation))

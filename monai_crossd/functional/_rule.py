@@ -18,20 +18,28 @@ What is scripted, traced or exported keeps one plain form that every runtime kno
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, wraps
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _disable_current_modes
 
-PATHS = ("grouped", "per_sample", "shared")  # of Cross-D
+from ._geometry import is_exporting
+
+PATHS = ("grouped", "per_sample", "shared", "implicit")  # of Cross-D
 ACS_PATHS = ("flat", "dense")
 CACHED = 2**22  # elements of all kernels of a batch that are quick to make and to keep, whatever the shape
 FEW_POSITIONS = 64  # of an output map, up to which more operations are cheaper than kernels
 LARGE_KERNEL = 8  # times as large as the sample's output: then keeping it would rule the memory
+
+HAS_TRITON = find_spec("triton") is not None
+KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+FEW_CHANNELS = 16  # of a group: with fewer, a tile of a product is mostly empty, which only one group can bear
 
 _forced: dict[str, str] = {}
 
@@ -54,7 +62,8 @@ def _force(kind: str, path: str, paths: tuple[str, ...]) -> Iterator[None]:
 def crossd_path(path: str) -> Iterator[None]:
     """Apply per-sample kernels by one path, whatever the shape: "grouped", "per_sample", "shared" or "implicit".
 
-    It holds for eager execution on any device; scripted, compiled and exported graphs have a path of their own.
+    It holds for eager execution on any device, "implicit" for compiled graphs too; what is scripted, traced and exported
+    has a path of its own. Where Triton's kernels do not run, "implicit" does the same with torch's operations.
 
     Raises:
         ValueError: for another name.
@@ -109,9 +118,49 @@ def pick_path(x: Tensor, weight: Tensor, mixing: Tensor, positions: int) -> str:
     """The path forced by `crossd_path`, else the one that the rule picks."""
     if "crossd" in _forced:
         return _forced["crossd"]
+    if x.is_cuda and x.dim() == 5:
+        return "per_sample"
+    if x.is_cuda and fits_kernels(x, weight):
+        return "implicit"
     if x.device.type != "cpu":
         return "grouped"
     return choose_path(x.shape[0], weight.shape[0], weight.shape[1], mixing.shape[1], positions)
+
+
+def takes_operator(x: Tensor, weight: Tensor) -> bool:
+    """Whether `pick_path` is "implicit"; for compiled graphs, where other paths do not count."""
+    return _forced.get("crossd", "implicit" if x.is_cuda and fits_kernels(x, weight) else "") == "implicit"
+
+
+def fuses_mixing(x: Tensor) -> bool:
+    """Whether the mixing matrix is made by one operator: on CUDA with Triton, and where "implicit" is forced."""
+    return _forced.get("crossd", "implicit" if x.is_cuda and has_kernels(x) else "") == "implicit"
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether Triton's kernels can read a tensor: CUDA from compute capability 8.0, or Triton's interpreter."""
+    return x.dtype in KERNEL_DTYPES and _runs_on(x.device)
+
+
+def fits_kernels(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution per sample has a kernel: images, and one group or groups that fill a tile."""
+    inner, groups = weight.shape[1], x.shape[1] // weight.shape[1]
+    wide = groups == 1 or min(inner, weight.shape[0] // groups) >= FEW_CHANNELS
+    return x.dim() == 4 and wide and has_kernels(x)
+
+
+@torch.compiler.assume_constant_result
+def _runs_on(device: torch.device) -> bool:
+    if not HAS_TRITON:
+        return False
+    if device.type == "cuda":
+        return _is_capable(device.index or 0)
+    return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _is_capable(index: int) -> bool:
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(index) >= (8, 0)
 
 
 def pick_acs_path(x: Tensor) -> str:
@@ -128,6 +177,25 @@ def is_eager() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
     )
+
+
+def is_compiled() -> bool:
+    """Whether a graph is recorded to be run in this process, by torch.compile."""
+    return torch.compiler.is_compiling() and not is_exporting()
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager:
+    """Operations in the precision of their inputs."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What a convolution rounds its input and weight to, on the device of `x`."""
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
+    return None
 
 
 def kept_constant(build: Callable[..., Tensor]) -> Callable[..., Tensor]:

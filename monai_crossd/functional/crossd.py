@@ -27,7 +27,8 @@ from ._geometry import (
     pad_input,
     resolve_padding,
 )
-from ._rule import is_eager, pick_path
+from ._rule import is_compiled, is_eager, pick_path, takes_operator
+from .crossd_gpu import implicit_conv
 from .crossd_paths import conv_patches, grouped_conv, per_sample_loop, shared_conv
 from .depth_gate import gate_depth
 from .inflate import spatial_axis
@@ -90,6 +91,8 @@ def mixed_conv(
             return _add_bias(y, bias)
         if is_eager() and mixing.shape[0] > 1 and x.shape[0] > 0:
             return _mixed_conv_eager(x, weight, mixing, size, bias, stride, pads, dilation, groups)
+        if is_compiled() and mixing.shape[0] > 1 and takes_operator(x, weight):
+            return implicit_conv(x, weight, mixing, size, bias, stride, pads, dilation, groups)
     return _mixed_conv_by_batch(x, weight, mixing, size, bias, stride, pads, dilation, groups)
 
 
@@ -125,6 +128,8 @@ def _mixed_conv_eager(
         y: Tensor = handle_torch_function(_mixed_conv_eager, (x,), *args)
         return y
     path = pick_path(x, weight, mixing, output_positions(list(x.shape[2:]), size, stride, pads, dilation))
+    if path == "implicit":
+        return implicit_conv(x, weight, mixing, size, bias, stride, pads, dilation, groups)
     if path == "shared":
         y = shared_conv(x, weight, mixing, size, stride, pads, dilation, groups)
     elif path == "per_sample":
@@ -134,7 +139,7 @@ def _mixed_conv_eager(
     return _add_bias(y, bias)
 
 
-def _mixing(shift: Tensor, bank: list[int]) -> Tensor:
+def mixing_at(shift: Tensor, bank: list[int]) -> Tensor:
     """Mixing (B, P, Q) of shifts (B, 3), or (P, Q) of the one shift (3,) of all samples."""
     return middle_mixing(shift.unsqueeze(0), bank)[0] if shift.dim() == 1 else middle_mixing(shift, bank)
 
@@ -142,7 +147,7 @@ def _mixing(shift: Tensor, bank: list[int]) -> Tensor:
 def crossd_apply2d(
     x: Tensor,
     weight: Tensor,
-    shift: Tensor,
+    mixing: Tensor,
     bias: Tensor | None,
     stride: list[int],
     pads: list[int],
@@ -150,18 +155,18 @@ def crossd_apply2d(
     groups: int,
     padding_mode: str,
 ) -> Tensor:
-    """`crossd_conv2d` with its arguments read, `shift` (B, 3) or (3,); TorchScript."""
+    """`crossd_conv2d` with its arguments read, the shift as `mixing_at` has it; TorchScript."""
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
-    bank = constants(list(weight.shape[2:]))
-    return mixed_conv(x, weight, _mixing(shift, bank), bank[1:], bias, stride, pads, dilation, groups)
+    size = constants(list(weight.shape[3:]))
+    return mixed_conv(x, weight, mixing, size, bias, stride, pads, dilation, groups)
 
 
 def crossd_apply3d(
     x: Tensor,
     weight: Tensor,
-    shift: Tensor,
+    mixing: Tensor,
     bias: Tensor | None,
     stride: list[int],
     pads: list[int],
@@ -172,13 +177,12 @@ def crossd_apply3d(
     placement: str,
     gate: Tensor | None = None,
 ) -> Tensor:
-    """`crossd_conv3d` with its arguments read, `shift` (B, 3) or (3,), `axis` in 0, 1, 2; TorchScript."""
+    """`crossd_conv3d` with its arguments read, the shift as `mixing_at` has it, `axis` in 0, 1, 2; TorchScript."""
     if padding_mode != "zeros":
         x = pad_input(x, pads, padding_mode)
         pads = [0] * len(pads)
     bank = constants(list(weight.shape[2:]))
     depth, size = bank[0], bank[1:]
-    mixing = _mixing(shift, bank)  # (B, P, Q) or (P, Q)
     if placement == "spread":
         # the rows of the kernel's plane, one plane per slice
         planes = (mixing / depth).unflatten(-2, size).unsqueeze(axis - 4)
@@ -250,7 +254,8 @@ def crossd_conv2d(
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 2, "stride", 1)), list(ntuple(dilation, 2, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
-    return crossd_apply2d(x, weight, shift, bias, strides, pads, dilations, groups, padding_mode)
+    mixing = mixing_at(shift, list(weight.shape[2:]))
+    return crossd_apply2d(x, weight, mixing, bias, strides, pads, dilations, groups, padding_mode)
 
 
 def crossd_conv3d(
@@ -310,7 +315,8 @@ def crossd_conv3d(
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 3, "stride", 1)), list(ntuple(dilation, 3, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
-    return crossd_apply3d(x, weight, shift, bias, strides, pads, dilations, groups, padding_mode, axis, placement, gate)
+    mixing = mixing_at(shift, list(weight.shape[2:]))
+    return crossd_apply3d(x, weight, mixing, bias, strides, pads, dilations, groups, padding_mode, axis, placement, gate)
 
 
 def check_placement(placement: str) -> None:

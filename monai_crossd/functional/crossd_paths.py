@@ -41,6 +41,7 @@ import torch
 from torch import Tensor
 
 from ._geometry import constants, convolve, crop_and_pad
+from ._rule import autocast_dtype
 from .shift import mix_kernels
 
 
@@ -146,9 +147,8 @@ def per_sample_loop(
     dilation: list[int], groups: int,
 ) -> Tensor:  # fmt: skip
     """One convolution after the other, kernels made anew in the backward."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind):  # what a convolution would do; here its inputs have to agree beforehand
-        dtype = torch.get_autocast_dtype(kind)
+    dtype = autocast_dtype(x)
+    if dtype is not None:  # what a convolution would do; here its inputs have to agree beforehand
         x, weight = x.to(dtype), weight.to(dtype)
     x, symmetric = crop_and_pad(x, pads)
     return _PerSampleConv.apply(x, weight, mixing.to(weight.dtype), size, stride, symmetric, dilation, groups)

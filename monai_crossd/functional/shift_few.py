@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_unary
 
-from ._rule import is_eager, kept_constant
+from ._rule import autocast_dtype, is_eager, kept_constant, no_autocast
 from .shift import circulant_index, full_precision, mix_kernels, shift_from_map, shift_mixing
 
 SMALL_BANK = 64  # elements of a bank up to which one table holds the whole mixing matrix, in single precision
@@ -59,16 +58,9 @@ def _mixing_eager(shift: Tensor, bank: list[int]) -> Tensor:
 
 def mix_kernels_few(weight: Tensor, mixing: Tensor, size: list[int]) -> Tensor:
     """`mix_kernels`, laid out as a convolution wants them without a copy; eager."""
-    kind = weight.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-        weight = weight.to(torch.get_autocast_dtype(kind))
+    weight = weight.to(autocast_dtype(weight) or weight.dtype)
     kernels: Tensor = _MixKernels.apply(weight, mixing.to(weight.dtype), size)
     return kernels
-
-
-def _no_autocast(x: Tensor) -> AbstractContextManager:
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 @kept_constant
@@ -87,7 +79,7 @@ class _ShiftFromMap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, max_angle: float) -> Tensor:
-        with _no_autocast(values):
+        with no_autocast(values):
             weights = torch.softmax(values, -1)
             pooled = (values * weights).sum(-1)
             axis = pooled[:, :3]
@@ -105,7 +97,7 @@ class _ShiftFromMap(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: through operations that can be differentiated again
             shift = shift_from_map(values, ctx.max_angle)
             return torch.autograd.grad(shift, values, grad, create_graph=True)[0], None
-        with _no_autocast(values):
+        with no_autocast(values):
             grad = grad * -ctx.max_angle
             to_angle = (grad * turned).sum(1, keepdim=True) / scaled
             unit = pooled[:, :3] / length.clamp_min(torch.finfo(length.dtype).tiny)
@@ -174,7 +166,7 @@ class _Mixing(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, shift: Tensor, size: tuple[int, ...]) -> Tensor:
         key = size, shift.device, shift.dtype
-        with _no_autocast(shift):
+        with no_autocast(shift):
             waves = _waves(*key)
             phase = torch.addmm(waves[3], shift, waves[:3])
             mixing = torch.cos(phase) @ _table(*key)
@@ -191,7 +183,7 @@ class _Mixing(torch.autograd.Function):
             mixing = shift_mixing(shift, list(ctx.size), True)
             return torch.autograd.grad(mixing, shift, grad, create_graph=True)[0], None
         key = ctx.size, shift.device, shift.dtype
-        with _no_autocast(shift):
+        with no_autocast(shift):
             to_table = grad.flatten(1)
             if math.prod(ctx.size) > SMALL_BANK:
                 to_table = to_table.index_select(1, _inverse_index(ctx.size, shift.device)).view_as(grad).sum(1)
@@ -207,7 +199,7 @@ class _MixKernels(torch.autograd.Function):
         ctx.save_for_backward(weight, mixing)
         ctx.size = size
         bank = weight.flatten(2).flatten(0, 1)  # (O*I, Q)
-        with _no_autocast(weight):
+        with no_autocast(weight):
             kernels = torch.bmm(bank.expand(mixing.shape[0], -1, -1), mixing.transpose(1, 2))  # (B, O*I, P)
         return kernels.view([mixing.shape[0], *weight.shape[:2], *size])
 
@@ -220,7 +212,7 @@ class _MixKernels(torch.autograd.Function):
             gradients = iter(torch.autograd.grad(kernels, wanted, grad, create_graph=True))
             return (*(next(gradients) if needed else None for needed in ctx.needs_input_grad[:2]), None)
         to_weight = to_mixing = None
-        with _no_autocast(weight):
+        with no_autocast(weight):
             rows = grad.flatten(3).flatten(1, 2).transpose(0, 1).flatten(1)  # (O*I, B*P), a copy
             if ctx.needs_input_grad[0]:
                 to_weight = (rows @ mixing.flatten(0, 1)).view_as(weight)

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import has_torch_function_unary
 
-from ..functional._geometry import check_input, in_graph, ntuple
-from ..functional.crossd import crossd_apply2d, crossd_apply3d
+from ..functional._geometry import check_input, constants, in_graph, ntuple
+from ..functional._rule import fuses_mixing, is_compiled, is_eager
+from ..functional.crossd import crossd_apply2d, crossd_apply3d, mixing_at
+from ..functional.crossd_gpu import mixing_from_features
 from ..functional.depth_gate import gated_kernel
 from ..functional.inflate import spatial_axis, spread_kernel
 from ..functional.shift import crossd_kernel2d
@@ -32,6 +35,28 @@ def make_predictor(
         nn.BatchNorm2d(hidden_channels, device=device, dtype=dtype),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden_channels, 4, 1, device=device, dtype=dtype),
+    )
+
+
+def _fused_mixing(
+    predictor: nn.Sequential, x: Tensor, bank: list[int], max_angle: float
+) -> tuple[Tensor, Tensor]:
+    """Mixing (B, P, Q) and mean shift (3,); the predictor's last layer is part of the operator, unless it is watched."""
+    last = predictor[3]
+    if type(last) is nn.Conv2d and not _is_hooked(predictor) and not _is_hooked(last):
+        features, weight, bias = predictor[2](predictor[1](predictor[0](x))), last.weight.flatten(1), last.bias
+    else:
+        features = predictor(x)
+        weight, bias = torch.eye(4, device=x.device, dtype=features.dtype), None
+    if has_torch_function_unary(features):  # a MetaTensor: a kernel has no use for its metadata
+        features = features.as_subclass(Tensor)
+    mixing, _, mean, _ = mixing_from_features(features, weight, bias, bank, max_angle)
+    return mixing, mean
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
 
 
@@ -99,16 +124,26 @@ class _CrossDConv(ConvBase):
             raise ValueError(f"shift must be one shift of three numbers, got shape {list(at.shape)}.")
         return crossd_kernel2d(self.weight.detach(), at.to(self.weight.dtype).unsqueeze(0))[0]
 
-    def _shift(self, x: Tensor) -> Tensor:
-        """One shift per sample (B, 3), or the running one (3,); in training it moves the running shift."""
+    def _mixing(self, x: Tensor) -> Tensor:
+        """Mixing matrix per sample (B, P, Q), or of the running shift (P, Q); in training it moves the running shift."""
+        bank = constants(list(self.weight.shape[2:]))
         if self.predictor is None or (not in_graph() and x.shape[0] == 0):
-            return self.running_shift
-        shift = predict_shift(self.predictor(x.flatten(3) if x.dim() == 5 else x), self.max_angle)
+            return mixing_at(self.running_shift, bank)
+        x = x.flatten(3) if x.dim() == 5 else x
+        if not torch.jit.is_scripting():
+            if (is_eager() or is_compiled()) and fuses_mixing(x):
+                mixing, mean = _fused_mixing(self.predictor, x, bank, self.max_angle)
+                if self.training:
+                    self._move_running_shift(mean)
+                return mixing
+        shift = predict_shift(self.predictor(x), self.max_angle)
         if self.training:
-            with torch.no_grad():
-                mean = shift.detach().mean(dim=0).to(self.running_shift.dtype)
-                self.running_shift.lerp_(mean, self.momentum)
-        return shift
+            self._move_running_shift(shift.detach().mean(dim=0))
+        return mixing_at(shift, bank)
+
+    def _move_running_shift(self, mean: Tensor) -> None:
+        with torch.no_grad():
+            self.running_shift.lerp_(mean.to(self.running_shift.dtype), self.momentum)
 
     def extra_repr(self) -> str:
         """Show the bank beside what torch shows."""
@@ -233,7 +268,7 @@ class CrossDConv2d(_CrossDConv):
         y = crossd_apply2d(
             batched,
             self.weight,
-            self._shift(batched),
+            self._mixing(batched),
             self.bias,
             self._stride,
             self._pads,
@@ -419,7 +454,7 @@ class CrossDConv3d(_CrossDConv):
         y = crossd_apply3d(
             batched,
             self.weight,
-            self._shift(batched),
+            self._mixing(batched),
             self.bias,
             self._stride,
             self._pads,
