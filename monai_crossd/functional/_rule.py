@@ -62,8 +62,8 @@ def _force(kind: str, path: str, paths: tuple[str, ...]) -> Iterator[None]:
 def crossd_path(path: str) -> Iterator[None]:
     """Apply per-sample kernels by one path, whatever the shape: "grouped", "per_sample", "shared" or "implicit".
 
-    It holds for eager execution on any device, "implicit" for compiled graphs too; what is scripted, traced and exported
-    has a path of its own. Where Triton's kernels do not run, "implicit" does the same with torch's operations.
+    It holds for eager execution on any device, "implicit" for compiled graphs too; what is scripted, traced and
+    exported has a path of its own. Where Triton's kernels do not run, "implicit" does the same with torch's operations.
 
     Raises:
         ValueError: for another name.

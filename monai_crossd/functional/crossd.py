@@ -254,7 +254,7 @@ def crossd_conv2d(
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 2, "stride", 1)), list(ntuple(dilation, 2, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
-    mixing = mixing_at(shift, list(weight.shape[2:]))
+    mixing = mixing_at(shift, constants(list(weight.shape[2:])))
     return crossd_apply2d(x, weight, mixing, bias, strides, pads, dilations, groups, padding_mode)
 
 
@@ -315,8 +315,10 @@ def crossd_conv3d(
     _check_batch(x, shift)
     strides, dilations = list(ntuple(stride, 3, "stride", 1)), list(ntuple(dilation, 3, "dilation", 1))
     pads = resolve_padding(padding, size, strides, dilations)
-    mixing = mixing_at(shift, list(weight.shape[2:]))
-    return crossd_apply3d(x, weight, mixing, bias, strides, pads, dilations, groups, padding_mode, axis, placement, gate)
+    mixing = mixing_at(shift, constants(list(weight.shape[2:])))
+    return crossd_apply3d(
+        x, weight, mixing, bias, strides, pads, dilations, groups, padding_mode, axis, placement, gate
+    )
 
 
 def check_placement(placement: str) -> None:

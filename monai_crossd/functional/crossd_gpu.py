@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._derivatives import formula_gradients
 from ._geometry import output_size
 from ._rule import autocast_dtype, fits_kernels, has_kernels, no_autocast
 from .crossd_paths import grouped_conv
@@ -105,10 +106,13 @@ def _mixing_gradients(ctx: Any, grad: Tensor | None, grad_shift: Tensor | None, 
     features, weight, bias, shift, stats = ctx.saved_tensors
     needed = ctx.needs_input_grad[:3]
     if _by_formula(has_kernels(features)):
-        with torch.enable_grad(), no_autocast(features):
+
+        def formula(features: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
             again = shift_from_map(rotation_map(features, weight, bias), ctx.max_angle)
-            outputs = [shift_mixing(again, ctx.bank, True), again]
-        return (*_gradients(outputs, [grad, grad_shift], (features, weight, bias), needed), None, None)
+            return [shift_mixing(again, ctx.bank, True), again]
+
+        with no_autocast(features):
+            return (*formula_gradients(formula, (features, weight, bias), needed, (grad, grad_shift)), None, None)
     if grad is None:
         grad = shift.new_zeros(shift.shape[0], ctx.bank[1] * ctx.bank[2], math.prod(ctx.bank))
     found = mixing_from_features_backward(
@@ -120,15 +124,6 @@ def _mixing_gradients(ctx: Any, grad: Tensor | None, grad_shift: Tensor | None, 
 def _by_formula(kernels: bool) -> bool:
     """Whether gradients go through torch's operations: without a kernel, or to be differentiated (create_graph)."""
     return not kernels or (torch.is_grad_enabled() and not torch.compiler.is_compiling())
-
-
-def _gradients(outputs: Any, grads: Any, inputs: Any, needed: Any) -> list[Tensor | None]:
-    pairs = [(y, g) for y, g in zip(outputs, grads, strict=True) if g is not None]
-    wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-    found = iter(
-        torch.autograd.grad([y for y, _ in pairs], wanted, [g for _, g in pairs], create_graph=torch.is_grad_enabled())
-    )
-    return [next(found) if need else None for need in needed]
 
 
 mixing_from_features.register_autograd(_mixing_gradients, setup_context=_keep_features)
@@ -216,9 +211,12 @@ def _conv_gradients(ctx: Any, grad: Tensor) -> Any:
     if ctx.needs_input_grad[3]:
         to_bias = grad.sum([0, *range(2, grad.dim())]).to(ctx.bias_dtype)
     if _by_formula(fits_kernels(x, weight)):
-        with torch.enable_grad(), no_autocast(x):
-            y = grouped_conv(x, mix_kernels(weight.to(x.dtype), mixing, size), stride, pads, dilation, groups)
-        return (*_gradients([y], [grad], (x, weight, mixing), needed), to_bias, *[None] * 5)
+
+        def formula(x: Tensor, weight: Tensor, mixing: Tensor) -> Tensor:
+            return grouped_conv(x, mix_kernels(weight.to(x.dtype), mixing, size), stride, pads, dilation, groups)
+
+        with no_autocast(x):
+            return (*formula_gradients(formula, (x, weight, mixing), needed, [grad]), to_bias, *[None] * 5)
     found = sample_conv_backward(grad, x, weight, mixing, size, stride, pads, dilation, groups, needed)
     return (*(g if need else None for g, need in zip(found, needed, strict=True)), to_bias, *[None] * 5)
 

@@ -40,6 +40,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._derivatives import formula_gradients
 from ._geometry import constants, convolve, crop_and_pad
 from ._rule import autocast_dtype
 from .shift import mix_kernels
@@ -133,13 +134,13 @@ class _PerSampleConv(torch.autograd.Function):
 
 
 def _grouped_gradients(inputs: Any, needed: Any, size: list[int], geometry: Any, gy: Tensor) -> list[Tensor | None]:
-    x, weight, mixing = inputs
     stride, padding, dilation, groups = geometry
     pads = [p for p in padding for _ in (0, 1)]
-    y = grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
-    wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-    gradients = iter(torch.autograd.grad(y, wanted, gy, create_graph=True))
-    return [next(gradients) if need else None for need in needed]
+
+    def formula(x: Tensor, weight: Tensor, mixing: Tensor) -> Tensor:
+        return grouped_conv(x, mix_kernels(weight, mixing, size), stride, pads, dilation, groups)
+
+    return formula_gradients(formula, inputs, needed, [gy])
 
 
 def per_sample_loop(

@@ -21,7 +21,7 @@ from torch import Tensor
 from ._geometry import output_size
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-POOL_BLOCK = 16 if INTERPRETED else 512  # positions that a program holds at once
+POOL_BLOCK = 32 if INTERPRETED else 512  # positions that a program holds at once
 MIX_BLOCK = 256 if INTERPRETED else 1024  # elements of a mixing matrix that a program makes at once
 POOL_PROGRAMS = 4 if INTERPRETED else 512  # programs of a pooling, about: four on a multiprocessor
 
@@ -29,7 +29,7 @@ POOL_PROGRAMS = 4 if INTERPRETED else 512  # programs of a pooling, about: four 
 def _tiles(*tiles: tuple[int, int, int, int]) -> list[Any]:
     """Configurations to try: rows, columns and depth of a tile, and warps. Interpreted, one small tile serves."""
     if INTERPRETED:
-        tiles = ((16, 16, 16, 4),)
+        tiles = ((32, 16, 32, 4),)
     return [
         triton.Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k}, num_warps=warps, num_stages=3)
         for m, n, k, warps in tiles

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function_unary
 
+from ._derivatives import formula_gradients
 from ._rule import autocast_dtype, is_eager, kept_constant, no_autocast
 from .shift import circulant_index, full_precision, mix_kernels, shift_from_map, shift_mixing
 
@@ -95,8 +96,7 @@ class _ShiftFromMap(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         values, weights, pooled, length, scaled, angle, rate, turned = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: through operations that can be differentiated again
-            shift = shift_from_map(values, ctx.max_angle)
-            return torch.autograd.grad(shift, values, grad, create_graph=True)[0], None
+            return *formula_gradients(lambda v: shift_from_map(v, ctx.max_angle), [values], [True], [grad]), None
         with no_autocast(values):
             grad = grad * -ctx.max_angle
             to_angle = (grad * turned).sum(1, keepdim=True) / scaled
@@ -180,8 +180,7 @@ class _Mixing(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         shift, phase = ctx.saved_tensors
         if torch.is_grad_enabled():
-            mixing = shift_mixing(shift, list(ctx.size), True)
-            return torch.autograd.grad(mixing, shift, grad, create_graph=True)[0], None
+            return *formula_gradients(lambda s: shift_mixing(s, list(ctx.size), True), [shift], [True], [grad]), None
         key = ctx.size, shift.device, shift.dtype
         with no_autocast(shift):
             to_table = grad.flatten(1)
@@ -207,10 +206,8 @@ class _MixKernels(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         weight, mixing = ctx.saved_tensors
         if torch.is_grad_enabled():
-            wanted = [t for t, needed in zip((weight, mixing), ctx.needs_input_grad, strict=False) if needed]
-            kernels = mix_kernels(weight, mixing, ctx.size)
-            gradients = iter(torch.autograd.grad(kernels, wanted, grad, create_graph=True))
-            return (*(next(gradients) if needed else None for needed in ctx.needs_input_grad[:2]), None)
+            needed = ctx.needs_input_grad[:2]
+            return *formula_gradients(lambda w, m: mix_kernels(w, m, ctx.size), [weight, mixing], needed, [grad]), None
         to_weight = to_mixing = None
         with no_autocast(weight):
             rows = grad.flatten(3).flatten(1, 2).transpose(0, 1).flatten(1)  # (O*I, B*P), a copy

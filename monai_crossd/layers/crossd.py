@@ -38,10 +38,8 @@ def make_predictor(
     )
 
 
-def _fused_mixing(
-    predictor: nn.Sequential, x: Tensor, bank: list[int], max_angle: float
-) -> tuple[Tensor, Tensor]:
-    """Mixing (B, P, Q) and mean shift (3,); the predictor's last layer is part of the operator, unless it is watched."""
+def _fused_mixing(predictor: nn.Sequential, x: Tensor, bank: list[int], max_angle: float) -> tuple[Tensor, Tensor]:
+    """Mixing (B, P, Q) and mean shift (3,); the operator takes in the predictor's last layer, unless it has hooks."""
     last = predictor[3]
     if type(last) is nn.Conv2d and not _is_hooked(predictor) and not _is_hooked(last):
         features, weight, bias = predictor[2](predictor[1](predictor[0](x))), last.weight.flatten(1), last.bias
@@ -125,12 +123,12 @@ class _CrossDConv(ConvBase):
         return crossd_kernel2d(self.weight.detach(), at.to(self.weight.dtype).unsqueeze(0))[0]
 
     def _mixing(self, x: Tensor) -> Tensor:
-        """Mixing matrix per sample (B, P, Q), or of the running shift (P, Q); in training it moves the running shift."""
+        """Mixing per sample (B, P, Q), or of the running shift (P, Q); in training it moves the running shift."""
         bank = constants(list(self.weight.shape[2:]))
         if self.predictor is None or (not in_graph() and x.shape[0] == 0):
             return mixing_at(self.running_shift, bank)
         x = x.flatten(3) if x.dim() == 5 else x
-        if not torch.jit.is_scripting():
+        if not torch.jit.is_scripting():  # noqa: SIM102 - TorchScript drops a branch on just this
             if (is_eager() or is_compiled()) and fuses_mixing(x):
                 mixing, mean = _fused_mixing(self.predictor, x, bank, self.max_angle)
                 if self.training:

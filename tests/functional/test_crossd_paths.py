@@ -64,7 +64,7 @@ def test_override_ends_with_its_block():
 
 
 def test_unknown_path_is_named():
-    with pytest.raises(ValueError, match="path must be one of grouped, per_sample, shared, but is 'fast'"):
+    with pytest.raises(ValueError, match="path must be one of grouped, per_sample, shared, implicit, but is 'fast'"):
         crossd_path("fast").__enter__()
 
 
@@ -187,4 +187,5 @@ def test_no_path_keeps_a_shifted_bank_and_per_sample_keeps_no_kernel():
     kernel = 32 * 32 * 9
     assert largest_kept("grouped", 6) == 6 * kernel
     assert largest_kept("per_sample", 6) < kernel
+    assert largest_kept("implicit", 6) < kernel
     assert largest_kept("shared", 6) == 6 * 36 * 32 * 27  # patches, mixed
