@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai.utils import look_up_option
 from torch import Tensor, nn
 
+from .._options import look_up_option
 from .files import read_file
 from .report import TransferReport
 from .rules import CHOICES, SCRATCH

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from monai.utils import look_up_option
 from torch import Tensor, nn
 
+from .._options import look_up_option
 from ..functional.acs_planes import fit_plane
 from ..functional.inflate import centre_kernel, orient_bank, spatial_axis, spread_kernel, transposed_kernel
 from ..functional.shift import crossd_kernel2d

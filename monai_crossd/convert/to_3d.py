@@ -7,9 +7,9 @@ import copy
 from typing import Any
 
 import torch
-from monai.utils import look_up_option
 from torch import Tensor, nn
 
+from .._options import look_up_option
 from ..functional.inflate import spatial_axis
 from ..layers.crossd import CrossDConv2d
 from ..layers.planar import cycling_planes

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from monai.utils import look_up_option
 from torch import Tensor, nn
 
+from .._options import look_up_option
 from ..functional.inflate import spatial_axis
 from ..layers.crossd import CrossDConv3d
 from .fill import adapt_images, copied, fill, layers_of

@@ -11,8 +11,8 @@ import torch
 from monai.config import PathLike
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, convert_to_contiguous
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .device_cache import DeviceCacheDataset, DeviceLoader, MemoryCacheDataset
 from .disk_cache import DiskCacheDataset
 from .preparation import Preparation

@@ -7,8 +7,8 @@ import logging
 from pathlib import Path
 
 from monai.config import PathLike
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .headers import find_faults
 from .label_maps import count_labels, number_labels
 from .skip import ON_ERROR, ItemList, Skipped

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai.config import PathLike
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .split import complete_sections
 from .walk import find_images, images_by_folder, list_entries
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from monai.config import PathLike
 from monai.data import load_decathlon_datalist
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .demo import EMBEDDED, prepare_embedded
 from .folder import read_class_folders
 from .formats import is_image

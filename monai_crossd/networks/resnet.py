@@ -11,8 +11,8 @@ from typing import Any
 from monai.networks import nets
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from monai.networks.nets.resnet import ResNet, ResNetEncoder
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from ..layers.factories import CONVOLUTIONS, use_conv
 from .onnx_extra import check_onnx_export
 

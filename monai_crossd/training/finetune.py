@@ -7,9 +7,9 @@ import logging
 from functools import partial
 from typing import NamedTuple
 
-from monai.utils import look_up_option
 from torch import nn
 
+from .._options import look_up_option
 from ..networks.hybrid import NORMS
 
 logger = logging.getLogger(__name__)

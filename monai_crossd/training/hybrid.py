@@ -12,11 +12,12 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.utils import CommonKeys, look_up_option
+from monai.utils import CommonKeys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import SequentialSampler
 
+from .._options import look_up_option
 from .epoch_seed import epoch_seed, seed_loader
 
 __all__ = ["SCHEDULES", "HybridTrainer"]

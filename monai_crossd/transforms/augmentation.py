@@ -16,8 +16,9 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
 )
-from monai.utils import ensure_tuple, look_up_option
+from monai.utils import ensure_tuple
 
+from .._options import look_up_option
 from .bias_field import RandNonuniformityd
 from .depth_gain import RandDepthGaind
 from .speckle import RandSpeckled

@@ -10,8 +10,8 @@ from typing import Any
 
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, NormalizeIntensityd, ScaleIntensityRanged
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .bias_field import N4BiasFieldCorrectiond
 from .log_compression import LogCompressd
 from .percentiles import ClipPercentilesd

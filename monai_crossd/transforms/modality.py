@@ -17,8 +17,8 @@ from monai.transforms import (
     Resized,
     SpatialPadd,
 )
-from monai.utils import look_up_option
 
+from .._options import look_up_option
 from .augmentation import augmentation_transforms
 from .channels import EnsureChannelsd
 from .finite import ReplaceNonFinited

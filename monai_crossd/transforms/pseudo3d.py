@@ -12,9 +12,10 @@ from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
 from monai.data.utils import to_affine_nd
 from monai.transforms import Transform
-from monai.utils import MetaKeys, TransformBackends, convert_to_tensor, look_up_option
+from monai.utils import MetaKeys, TransformBackends, convert_to_tensor
 from torch import Tensor
 
+from .._options import look_up_option
 from ._dictionary import MapArrayd
 
 __all__ = ["FramesToVolume", "FramesToVolumed", "RepeatToVolume", "RepeatToVolumed", "volume_affine", "with_grid"]
