@@ -16,13 +16,15 @@ from monai.config import DtypeLike, NdarrayOrTensor, PathLike
 from monai.data import ImageWriter, NibabelWriter, image_writer, orientation_ras_lps
 from monai.data.utils import to_affine_nd
 from monai.utils import MetaKeys, SpaceKeys, convert_data_type, get_equivalent_dtype
+from PIL import Image
 
 from .image_files import NIFTI, has_suffix
 
 __all__ = ["SimpleITKWriter", "register_sitk_writer"]
 
 VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
-PICTURES = (".png", ".tif", ".tiff")
+TIFF = (".tif", ".tiff")
+PICTURES = (".png", *TIFF)
 SUFFIXES = (*NIFTI, *VOLUMES, *PICTURES)
 SCALES = {255: np.uint8, 65535: np.uint16}
 
@@ -162,6 +164,8 @@ class SimpleITKWriter(ImageWriter):
             part = Path(folder, path.name)
             if has_suffix(path, NIFTI):
                 self._write_nifti(array, part)
+            elif has_suffix(path, TIFF) and array.dtype == np.uint8 and array.shape[2:] == (1, 4):
+                self._write_rgba_tiff(array[:, :, 0], part)
             else:
                 image = self._picture(array, path) if has_suffix(path, PICTURES) else self._volume(array)
                 sitk.WriteImage(image, str(part), useCompression=compression)
@@ -187,6 +191,17 @@ class SimpleITKWriter(ImageWriter):
         writer = NibabelWriter(output_dtype=array.dtype)
         writer.data_obj, writer.affine = array, self.affine
         writer.write(path)
+
+    def _write_rgba_tiff(self, array: np.ndarray, path: Path) -> None:
+        # ITK declares the fourth channel to be multiplied into the colors, which readers then divide by it
+        per_cm = 10 / np.linalg.norm(self.affine[:3, :2], axis=0)
+        Image.fromarray(array.swapaxes(0, 1)).save(
+            path,
+            compression="tiff_deflate",
+            resolution_unit="cm",
+            x_resolution=float(per_cm[0]),
+            y_resolution=float(per_cm[1]),
+        )
 
     def _volume(self, array: np.ndarray) -> sitk.Image:
         affine, rank = orientation_ras_lps(self.affine), 3

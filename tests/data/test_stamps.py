@@ -147,9 +147,10 @@ def test_a_text_has_no_stamp(text):
 
 
 def test_lists_of_images_leave_caches_out(tmp_path):
-    for name in ("a", "b"):
-        for i in range(3):
-            write(tmp_path / name, f"{i}.nii.gz", None)
+    for number, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        for i in range(3):  # no two alike, which would be copies with two labels
+            sitk.WriteImage(sitk.GetImageFromArray(VOXELS + 100 * number + i + 1), tmp_path / name / f"{i}.nii.gz")
     expected = list_images(tmp_path), image_folder_datalist(tmp_path), image_folder_datalist(tmp_path, nested=True)
     for folder in (tmp_path / "cache", tmp_path / "a" / "cache"):
         write(folder, "0.nii.gz", None)
