@@ -23,7 +23,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def files_to_ship(name: str) -> dict[str, bytes]:
     """What a copy has, by names: no exports and nothing that a run wrote."""
     folder = BUNDLES / name
-    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pt")
+    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pth")
     paths = [path for part in parts for path in folder.glob(part) if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -61,7 +61,7 @@ def test_a_copy_is_the_bundle(name, tmp_path, capsys):
     assert [path.name for path in copy.parent.iterdir()] == [name]
     assert listing(copy) == files_to_ship(name)
     assert {f"configs/{config}" for config in CONFIGS} <= listing(copy).keys()
-    assert ("models/model_2d.pt" in listing(copy)) == (name != NAMES[0])
+    assert ("models/model_2d.pth" in listing(copy)) == (name != NAMES[0])
 
 
 def test_several_names(tmp_path):

@@ -8,6 +8,7 @@ lists of MONAI dictionary transforms, so that a bundle joins them in one Compose
 from .augmentation import augmentation_transforms
 from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonuniformity, RandNonuniformityd
 from .channels import EnsureChannels, EnsureChannelsd
+from .class_label import ReadClassd
 from .depth_gain import RandDepthGain, RandDepthGaind
 from .finite import ReplaceNonFinite, ReplaceNonFinited
 from .grid import CheckGridd
@@ -44,6 +45,7 @@ __all__ = [
     "RandSpeckled",
     "RandVariantsToVolume",
     "RandVariantsToVolumed",
+    "ReadClassd",
     "RepeatToVolume",
     "RepeatToVolumed",
     "ReplaceNonFinite",

@@ -92,7 +92,7 @@ def test_shipped_weights_fit_the_network_and_its_metadata(name, tmp_path):
 def test_every_way_into_3d_fills_the_whole_encoder(name, conv, tmp_path):
     network = parse(name, "train", output_dir=str(tmp_path), conv=conv).get_parsed_content("network_def")
     encoder = getattr(network, "encoder", network)
-    report = transfer_checkpoint(BUNDLES / name / "models" / "model_2d.pt", encoder, conv, exclude=["fc.*"])
+    report = transfer_checkpoint(BUNDLES / name / "models" / "model_2d.pth", encoder, conv, exclude=["fc.*"])
     own = {"fc.bias", "fc.weight"} | {
         key for key in report.initial if key.endswith(".view_weight")
     }  # soft ACS weighs views
@@ -104,7 +104,7 @@ def test_every_way_into_3d_fills_the_whole_encoder(name, conv, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_the_2d_weights_are_those_of_the_pretraining_bundle(name):
-    ours, theirs = BUNDLES / name / "models" / "model_2d.pt", BUNDLES / NAMES[0] / "models" / "model.pt"
+    ours, theirs = BUNDLES / name / "models" / "model_2d.pth", BUNDLES / NAMES[0] / "models" / "model.pt"
     assert ours.read_bytes() == theirs.read_bytes()
 
 

@@ -77,7 +77,7 @@ def test_two_clients_and_two_rounds(bundle, options, tmp_path, monkeypatch):
     # the server starts from the weights that the bundle would start its own training from
     weights = {name: v.cpu().numpy().copy() for name, v in clients[0].trainer.network.state_dict().items()}
     if bundle != "crossd_2d_pretraining":
-        start = read_checkpoint(tmp_path / "site-1" / "app" / bundle / "models" / "model_2d.pt")
+        start = read_checkpoint(tmp_path / "site-1" / "app" / bundle / "models" / "model_2d.pth")
         prefix = "encoder." if bundle.endswith("segmentation") else ""
         np.testing.assert_array_equal(weights[f"{prefix}conv1.weight"], start["conv1.weight"])
     for number in (1, 2):

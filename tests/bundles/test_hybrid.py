@@ -89,7 +89,7 @@ def test_starts_as_the_2d_weights_do(tmp_path, data):
     parser = parse("train", "hybrid", output_dir=str(tmp_path), **data)
     parser.get_parsed_content("initialize")
     parser.get_parsed_content("run#0")
-    net, start = parser.get_parsed_content("hybrid"), read_checkpoint(BUNDLE / "models" / "model_2d.pt")
+    net, start = parser.get_parsed_content("hybrid"), read_checkpoint(BUNDLE / "models" / "model_2d.pth")
     for form in (net.net2d, net.net3d):
         state = {key: value for key, value in form.state_dict().items() if not key.startswith("fc.")}
         torch.testing.assert_close(state, {key: start[key] for key in state}, rtol=0, atol=0)
