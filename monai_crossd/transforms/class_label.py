@@ -17,9 +17,9 @@ __all__ = ["ReadClassd"]
 class ReadClassd(MapTransform):
     """Turn the path of a file that names a class into the number of the class; a number stays.
 
-    The file is a .txt with the name, or a .json with the name, with ``{"label": name}``, or with what MONAI Label answers
-    to an image, ``{"prediction": [{"label": name, "score": 0.9}, ...]}``: its class of the highest score. Upper and
-    lower case are the same, because MONAI Label shows names in lower case.
+    The file is a .txt with the name, or a .json with the name, with ``{"label": name}``, or with what MONAI Label
+    answers to an image, ``{"prediction": [{"label": name, "score": 0.9}, ...]}``: its class of the highest score. Upper
+    and lower case are the same, because MONAI Label shows names in lower case.
 
     Args:
         keys: of the class.

@@ -69,16 +69,23 @@ def _copy_bundles(models: Path) -> None:
 
 
 def _write_study(studies: Path, work: Path) -> dict[str, Path]:
-    """CT sub-volumes as NIfTI, a block, a PNG patch and a truncated file. Returns the label maps of the sub-volumes."""
+    """CT sub-volumes as NIfTI, blocks, PNG patches and a truncated file. Returns the label maps of the sub-volumes."""
     studies.mkdir()
     segmentation = prepare_demo("segmentation", work).parent
     for image in (segmentation / "imagesTr").iterdir():
         shutil.copy(image, studies)
-    for task, name in (("classification_3d", "block.nii.gz"), ("classification", "patch.png")):
-        images = prepare_demo(task, work).parent / "images" / "validation" / "left_lung"
-        shutil.copy(min(images.iterdir()), studies / name)
+    for task, name in (("classification_3d", "block{}.nii.gz"), ("classification", "patch{}.png")):
+        images = prepare_demo(task, work).parent / "images" / "validation"
+        for label, number in (("left_lung", ""), ("tissue", "2")):
+            shutil.copy(min((images / label).iterdir()), studies / name.format(number))
     (studies / "broken.nii.gz").write_bytes((studies / "block.nii.gz").read_bytes()[:200])
     return {path.name.removesuffix(".nii.gz"): path for path in sorted((segmentation / "labelsTr").iterdir())}
+
+
+def _read_step(name: str) -> str:
+    """A block of code of docs/monai_label.md, that a user would paste."""
+    text = (BUNDLES.parent / "docs" / "monai_label.md").read_text()
+    return text.split(f"<!-- {name} -->")[1].split("```")[1].partition("\n")[2]
 
 
 def _wait(process: subprocess.Popen, url: str, log: Path) -> None:
@@ -101,6 +108,7 @@ def server(tmp_path_factory):
     download = ["monailabel", "apps", "--download", "--name", "monaibundle", "--output", str(work)]
     subprocess.run(download, env=ENVIRONMENT, check=True, capture_output=True)
     app, studies = work / "monaibundle", work / "studies"
+    subprocess.run(["bash", "-euc", _read_step("batch")], cwd=work, check=True)
     _copy_bundles(app / "model")
     labels = _write_study(studies, work)
     with socket.socket() as free:

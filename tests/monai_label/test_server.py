@@ -57,6 +57,14 @@ def test_info_lists_the_bundles_with_their_labels(server):
         assert model["labels"] == {label: number for number, label in enumerate(CLASSES, start=first)}
 
 
+def test_info_offers_the_networks_of_the_bundles_alone(server):
+    info = server("GET", "/info/").json()
+    assert info["models"].keys() == info["trainers"].keys()
+    for kind in ("models", "trainers"):
+        for name, part in info[kind].items():
+            assert part["config"]["model_filename"] == ["model.pt"], name
+
+
 def test_segmentation_is_that_of_bundle_run_on_the_images_own_grid(server, run_inference, read_nifti):
     name = next(iter(server.labels))
     image = server.studies / f"{name}.nii.gz"
@@ -92,6 +100,32 @@ def test_a_broken_image_is_an_error_and_the_server_goes_on(server, model):
     server("POST", f"/infer/{model}", params={"image": good, "output": output})
 
 
+@pytest.mark.parametrize(
+    ("model", "image"),
+    [(SEGMENTATION, "patch"), ("crossd_3d_classification", "patch"), ("crossd_2d_classification", "block")],
+)
+def test_an_image_of_other_dimensions_is_refused(server, model, image):
+    output = "image" if model == SEGMENTATION else "json"
+    found, expected = ("2", "3") if image == "patch" else ("3", "2")
+    with logged(server, f"has {found} dimensions"), logged(server, f"expected {expected} (spatial_dims={expected})"):
+        server("POST", f"/infer/{model}", expect=500, params={"image": image, "output": output})
+
+
+def test_a_broken_image_leaves_the_others_of_a_batch(server, read_nifti):
+    first, second = list(server.labels)[:2]
+    answer = server(
+        "POST",
+        f"/batch/infer/{SEGMENTATION}",
+        params={"run_sync": True},
+        json={"multi_gpu": False, "device": "cpu", "images": [first, "broken", "patch", second]},
+    ).json()
+    assert "broken.nii.gz cannot be read as an image" in answer["broken"]["error"]
+    assert "has 2 dimensions" in answer["patch"]["error"]
+    for name in (first, second):
+        saved = server("GET", "/datastore/label", params={"label": name, "tag": "original"}).content
+        np.testing.assert_array_equal(read_nifti(saved)[0], read_nifti(segment(server, name))[0])
+
+
 def test_batch_inference_saves_a_label_of_each_image(server, read_nifti):
     names = list(server.labels)[:2]
     answer = server(
@@ -106,14 +140,42 @@ def test_batch_inference_saves_a_label_of_each_image(server, read_nifti):
         np.testing.assert_array_equal(read_nifti(saved)[0], read_nifti(segment(server, name))[0])
 
 
+def save_label(server, image: str, file: str, content: bytes) -> None:
+    saved = server("PUT", "/datastore/label", params={"image": image, "tag": "final"}, files={"label": (file, content)})
+    assert saved.json()["label"] == image
+    assert server("GET", "/datastore/label", params={"label": image, "tag": "final"}).content == content
+
+
+@pytest.mark.parametrize(
+    ("model", "images"),
+    [("crossd_3d_classification", ["block", "block2"]), ("crossd_2d_classification", ["patch", "patch2"])],
+)
+def test_classification_is_trained_from_files_that_name_a_class(server, model, images):
+    def scores() -> list[float]:
+        answer = server("POST", f"/infer/{model}", params={"image": images[0], "output": "json"}).json()
+        return [entry["score"] for entry in answer["prediction"]]
+
+    save_label(server, images[0], "class.json", b'{"label": "left lung"}')
+    save_label(server, images[1], "class.txt", b"liver")
+    weights = server.models / model / "models" / "model.pt"
+    before, old = read_checkpoint(weights), scores()
+    with logged(server, "names the class 'liver'; expected the name of a class"):
+        server("POST", f"/train/{model}", expect=500, params={"run_sync": True}, json=TRAIN)
+    assert scores() == old
+    save_label(server, images[1], "class.txt", b"Tissue")
+    server("POST", f"/train/{model}", params={"run_sync": True}, json=TRAIN)
+    after = read_checkpoint(weights)
+    assert after.keys() == before.keys()
+    assert any(not torch.equal(after[key], before[key]) for key in before)
+    assert scores() != old
+    for image in images:  # a datastore gives all its labels to every training
+        server("DELETE", "/datastore/label", params={"id": image, "tag": "final"})
+
+
 def test_training_from_saved_labels_changes_what_is_predicted(server, read_nifti):
     names = list(server.labels)[:2]
     for name in names:
-        path = server.labels[name]
-        files = {"label": (path.name, path.read_bytes())}
-        saved = server("PUT", "/datastore/label", params={"image": name, "tag": "final"}, files=files).json()
-        assert saved["label"] == name
-        assert server("GET", "/datastore/label", params={"label": name, "tag": "final"}).content == path.read_bytes()
+        save_label(server, name, server.labels[name].name, server.labels[name].read_bytes())
 
     weights = server.models / SEGMENTATION / "models" / "model.pt"
     before, labels = read_checkpoint(weights), segment(server, names[0])
