@@ -206,6 +206,6 @@ def test_all_bundles_run_from_the_wheel_on_own_data(user):
     assert [line.partition(":")[0] for line in printed.splitlines()] == NAMES
     run([*python, "-m", "monai_crossd.bundles", *NAMES], folder, **environment)
     for name in NAMES[1:]:
-        weights = (folder / name / "models" / "model_2d.pt").read_bytes()
+        weights = (folder / name / "models" / "model_2d.pth").read_bytes()
         assert weights == (folder / NAMES[0] / "models" / "model.pt").read_bytes()
     run([*python, "-c", PROGRAM, environment["PYTHONPATH"], *NAMES], folder, **environment)
