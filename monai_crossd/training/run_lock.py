@@ -46,15 +46,21 @@ def claim_folders(*folders: PathLike) -> None:
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
         if folder in _held:
             continue
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=PATIENCE)
         except Timeout:
             raise RuntimeError(
                 f"Another run is writing to {folder} (its command is in the config.yaml there): wait for its end, or "
                 "give this run another --output_dir and --ckpt_dir."
             ) from None
+        except OSError as error:
+            raise type(error)(
+                error.errno,
+                f"{folder} cannot be written ({error.strerror}): free space or rights there, or name another folder by "
+                "--output_dir and --ckpt_dir",
+            ) from error
         except NotImplementedError:
             logger.warning("%s is on a file system without locks: see to it that no other run writes there", folder)
             continue

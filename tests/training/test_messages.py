@@ -10,7 +10,7 @@ import pytest
 from monai.data import Dataset
 from monai.transforms import Compose, LoadImaged
 
-from monai_crossd.training import messages
+from monai_crossd.training import claim_folders, messages
 from monai_crossd.training.messages import begin_run, unwrapped
 
 
@@ -105,3 +105,11 @@ def test_a_bundle_ends_with_our_message(tmp_path):
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Stopped before")
+
+
+@pytest.mark.parametrize("below", ["file", "file/folder", "file/a/b"])
+def test_a_folder_that_cannot_be_made_is_named_before_the_training(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written .*--output_dir and --ckpt_dir") as caught:
+        claim_folders(tmp_path / below)
+    assert str(tmp_path / below) in str(caught.value)
