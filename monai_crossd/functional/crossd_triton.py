@@ -36,6 +36,18 @@ def _tiles(*tiles: tuple[int, int, int, int]) -> list[Any]:
     ]
 
 
+UPCAST = tl.constexpr(INTERPRETED)
+
+
+@triton.jit
+def _dot(a, b, total, PRECISION: tl.constexpr):
+    if (
+        UPCAST
+    ):  # the interpreter multiplies the bits of bfloat16; in single precision products are what they are on a GPU
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision=PRECISION)
+
+
 # ---------------------------------------------------------------------------------------- features to mixing matrix
 
 
@@ -340,7 +352,7 @@ def _product(A, B, OUT, M, N, K, PART, a_m, a_k, b_k, b_n, bucket, DTYPE: tl.con
         wide = k.to(tl.int64)
         a = tl.load(A + row[:, None] + wide[None, :] * a_k, mask=(m[:, None] < M) & (k[None, :] < end), other=0.0)
         b = tl.load(B + wide[:, None] * b_k + column[None, :], mask=(k[:, None] < end) & (n[None, :] < N), other=0.0)
-        total = tl.dot(a.to(DTYPE), b.to(DTYPE), total, input_precision=PRECISION)
+        total = _dot(a.to(DTYPE), b.to(DTYPE), total, PRECISION)
     to = OUT + (part.to(tl.int64) * M + m[:, None]) * N + n[None, :]
     tl.store(to, total.to(OUT.dtype.element_ty), mask=(m[:, None] < M) & (n[None, :] < N))
 
@@ -403,7 +415,7 @@ def _conv(X, W, BIAS, Y, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket,
             x = tl.load(image + (h * WD + w) * (G * C) + c[None, :], mask=ok, other=0.0)
             mask = (o[None, :] < O) & (tap < TAPS)[:, None]
             u = tl.load(kernel + (tap * G * O * C + c)[:, None] + o[None, :] * C, mask=mask, other=0.0)
-            total = tl.dot(x, u, total, input_precision=PRECISION)
+            total = _dot(x, u, total, PRECISION)
     else:
         for tap in range(TAPS):
             h, w = top + tap // KW * DH, left + tap % KW * DW
@@ -414,7 +426,7 @@ def _conv(X, W, BIAS, Y, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket,
                 x = tl.load(row[:, None] + c[None, :], mask=ok[:, None] & (c[None, :] < C), other=0.0)
                 mask = (o[None, :] < O) & (c[:, None] < C)
                 u = tl.load(kernel + tap * (G * O * C) + o[None, :] * C + c[:, None], mask=mask, other=0.0)
-                total = tl.dot(x, u, total, input_precision=PRECISION)
+                total = _dot(x, u, total, PRECISION)
     if HAS_BIAS:
         total += tl.load(BIAS + g * O + o, mask=o < O, other=0.0).to(tl.float32)[None, :]
     to = Y + b.to(tl.int64) * (HO * WO * G * O) + at[:, None] * (G * O) + g * O + o[None, :]
@@ -444,7 +456,7 @@ def _conv_to_input(GY, W, GX, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bu
             y = tl.load(row[:, None] + o[None, :], mask=ok[:, None] & (o[None, :] < O), other=0.0)
             mask = (o[:, None] < O) & (c[None, :] < C)
             u = tl.load(kernel + tap * (G * O * C) + o[:, None] * C + c[None, :], mask=mask, other=0.0)
-            total = tl.dot(y, u, total, input_precision=PRECISION)
+            total = _dot(y, u, total, PRECISION)
     to = GX + b.to(tl.int64) * (H * WD * G * C) + at[:, None] * (G * C) + g * C + c[None, :]
     tl.store(to, total.to(GX.dtype.element_ty), mask=inside[:, None] & (c[None, :] < C))
 
@@ -471,7 +483,7 @@ def _conv_to_kernel(X, GY, GW, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, b
         w = (at % WO * SW - PW)[:, None] + (tap % KW * DW)[None, :]
         ok = inside[:, None] & (h >= 0) & (h < H) & (w >= 0) & (w < WD) & (tap < TAPS)[None, :]
         x = tl.load(image + (h * WD + w) * (G * C) + c[None, :], mask=ok, other=0.0)
-        total = tl.dot(y, x, total, input_precision=PRECISION)
+        total = _dot(y, x, total, PRECISION)
     to = GW + b.to(tl.int64) * (TAPS * G * O * C) + g * O * C + (tap * G * O * C + c)[None, :] + o[:, None] * C
     tl.store(to, total.to(GW.dtype.element_ty), mask=(o[:, None] < O) & (tap < TAPS)[None, :])
 
