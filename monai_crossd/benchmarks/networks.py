@@ -42,9 +42,9 @@ def train_step(args: argparse.Namespace, net: nn.Module, width: int) -> Callable
     net = net.to(args.device)
     x = harness.as_input(args, torch.randn(args.batch, 1, width, width))
     target = torch.arange(args.batch, device=args.device) % 10
-    optimizer = torch.optim.AdamW(net.parameters())
-    call = torch.compile(net) if args.compile else net
     kind = torch.device(args.device).type
+    optimizer = torch.optim.AdamW(net.parameters(), capturable=kind == "cuda")  # so that a CUDA graph may hold it
+    call = torch.compile(net) if args.compile else net
 
     def run() -> None:
         optimizer.zero_grad()

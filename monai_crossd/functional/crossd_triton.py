@@ -337,7 +337,7 @@ def mixing_backward(
 
 
 @triton.autotune(_tiles((128, 64, 32, 4), (64, 64, 32, 4), (128, 32, 64, 4)), key=["N", "bucket"])
-@triton.jit
+@triton.jit(do_not_specialize=["M", "PART", "bucket"])
 def _product(A, B, OUT, M, N, K, PART, a_m, a_k, b_k, b_n, bucket, DTYPE: tl.constexpr, PRECISION: tl.constexpr,
              BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
     """OUT[part] = A · B over one part of the K terms, A and B with any strides, multiplied in DTYPE."""
@@ -390,8 +390,11 @@ def make_kernels(weight: Tensor, mixing: Tensor, dtype: torch.dtype) -> Tensor:
 # ------------------------------------------------------------------------------------------ convolution
 
 
+IMAGE = ["H", "WD", "HO", "WO", "bucket"]  # images of many sizes share a compiled kernel
+
+
 @triton.autotune(_tiles((128, 64, 64, 4), (64, 64, 32, 4), (128, 128, 64, 8)), key=["C", "O", "TAPS", "bucket"])
-@triton.jit
+@triton.jit(do_not_specialize=IMAGE)
 def _conv(X, W, BIAS, Y, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket, KW: tl.constexpr,  # noqa: E741
           TAPS: tl.constexpr, HAS_BIAS: tl.constexpr, FEW: tl.constexpr, PRECISION: tl.constexpr,
           BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):  # fmt: skip
@@ -434,7 +437,7 @@ def _conv(X, W, BIAS, Y, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket,
 
 
 @triton.autotune(_tiles((128, 64, 64, 4), (64, 64, 32, 4), (128, 128, 64, 8)), key=["C", "O", "TAPS", "bucket"])
-@triton.jit
+@triton.jit(do_not_specialize=IMAGE)
 def _conv_to_input(GY, W, GX, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket, KW: tl.constexpr,  # noqa: E741
                    TAPS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                    BLOCK_K: tl.constexpr):  # fmt: skip
@@ -462,7 +465,7 @@ def _conv_to_input(GY, W, GX, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bu
 
 
 @triton.autotune(_tiles((64, 64, 64, 4), (128, 64, 32, 4), (64, 128, 32, 8)), key=["C", "O", "TAPS", "bucket"])
-@triton.jit
+@triton.jit(do_not_specialize=IMAGE)
 def _conv_to_kernel(X, GY, GW, H, WD, C, O, G, HO, WO, SH, SW, PH, PW, DH, DW, bucket, KW: tl.constexpr,  # noqa: E741
                     TAPS: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
                     BLOCK_K: tl.constexpr):  # fmt: skip

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 
 import pytest
 import torch
@@ -33,6 +34,35 @@ def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
         recorded = list(csv.DictReader(file))
     assert [row["contender"] for row in recorded] == [row["contender"] for row in rows]
     assert "median_ms" in capsys.readouterr().out
+
+
+def test_gpu_suite_runs_where_a_cpu_is_named():
+    rows = main(["gpu", "--quick", "--threads", "1", "--dry-run", "--device", "cpu"])
+    found = {(row["pass"], row["contender"]) for row in rows}
+    for kind, contender in (
+        ("forward+backward", "Cross-D"),
+        ("forward+backward", "Cross-D, shared"),
+        ("training step", "Cross-D"),
+        ("evaluation", "Cross-D, frozen shifts"),
+        ("forward", "Cross-D, grouped"),
+        ("forward+backward", "ACS, flat"),
+        ("forward+backward", "CrossDConv3d, dynamic"),
+    ):
+        assert (kind, contender) in found
+    assert all(row["eager_ms"] > 0 and math.isnan(row["gpu_ms"]) and math.isnan(row["kernels"]) for row in rows)
+    assert {row["eager_ratio"] for row in rows if row["contender"] in ("Conv2d", "Conv3d")} == {1}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_suite_says_that_it_needs_a_gpu():
+    with pytest.raises(SystemExit, match="The suite gpu needs a CUDA device"):
+        main(["gpu", "--dry-run"])
+
+
+@pytest.mark.gpu
+def test_gpu_suite_measures_graphs_and_kernels():
+    rows = main(["gpu", "--quick", "--dry-run"])
+    assert all(row["gpu_ms"] > 0 and row["kernels"] > 0 for row in rows)
 
 
 def test_published_network_is_raced_on_demand():
