@@ -31,7 +31,7 @@ class EvaluationSampler(DistributedSampler):
         processes = idist.get_world_size() if num_replicas is None else num_replicas
         if len(dataset) < processes:
             raise ValueError(
-                f"The validation has {len(dataset)} cases for {processes} processes, and each scores at least one: "
+                f"The validation has too few cases, {len(dataset)} for {processes} processes, and each scores one: "
                 f"start {len(dataset) or 'fewer'} at most (--nproc_per_node), or add cases to the section 'validation'."
             )
         super().__init__(dataset, even_divisible=False, num_replicas=num_replicas, rank=rank, shuffle=False)

@@ -112,7 +112,7 @@ def test_fewer_validation_cases_than_processes_end_both_with_the_numbers(tmp_pat
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert "1 cases for 2 processes" in done.stderr
+    assert "too few cases, 1 for 2 processes" in done.stderr
     assert not list((tmp_path / "out").glob("*.pt"))
 
 

@@ -17,5 +17,5 @@ def test_every_case_belongs_to_one_process(cases, processes):
 @pytest.mark.parametrize(("cases", "processes"), [(0, 1), (1, 2), (3, 8)])
 def test_fewer_cases_than_processes_are_refused_with_both_numbers_in_each(cases, processes):
     for rank in range(processes):
-        with pytest.raises(ValueError, match=f"{cases} cases for {processes} processes"):
+        with pytest.raises(ValueError, match=f"too few cases, {cases} for {processes} processes"):
             EvaluationSampler(range(cases), processes, rank)
