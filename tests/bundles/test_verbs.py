@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from exporters import run_onnx_file
 from monai.bundle import ConfigWorkflow, create_workflow, load
 
 from monai_crossd.convert import read_checkpoint
@@ -94,6 +99,49 @@ def test_onnx_export_runs_elsewhere(bundle, tmp_path):
     (found,) = session.run(None, {entry.name: x.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), network(bundle)(x), atol=1e-4, rtol=1e-3)
+
+
+def documented(bundle: str, name: str, tmp_path: Path) -> list[str]:
+    """Arguments of a verb as docs/README.md of a bundle gives them, but for the file to write."""
+    text = (BUNDLES / bundle / "docs" / "README.md").read_text().replace("\\\n", " ")
+    (files,) = re.findall('^FILES="(.*)"$', text, re.M)
+    line = next(line for line in reversed(text.splitlines()) if line.startswith(f"python -m monai.bundle {name} "))
+    arguments = shlex.split(line.replace("$FILES", files), comments=True)[4:]
+    arguments[arguments.index("--filepath") + 1] = str(tmp_path / "model")
+    return arguments
+
+
+def check_any_batch_and_size(graph: Callable[[torch.Tensor], torch.Tensor], bundle: str) -> None:
+    net, x = network(bundle), example(bundle)
+    other = torch.rand(3, 1, *[n + 8 for n in x.shape[2:]])
+    with torch.no_grad():
+        for batch in (x[:1], x, torch.cat([x, x[:1]]), other):
+            expected = torch.cat([net(sample.unsqueeze(0)) for sample in batch])
+            torch.testing.assert_close(graph(batch), expected, atol=1e-4, rtol=1e-3)
+
+
+# the other two take minutes; tests/networks/test_graphs.py has small networks like theirs
+def test_onnx_export_as_documented_takes_any_batch_and_size(tmp_path):
+    bundle = NAMES[0]
+    arguments = documented(bundle, "onnx_export", tmp_path)
+    verb("onnx_export", bundle, *arguments)
+    check_any_batch_and_size(run_onnx_file(str(tmp_path / "model")), bundle)
+
+
+def test_traced_export_as_documented_takes_any_batch_and_size(tmp_path):
+    bundle = NAMES[0]
+    verb("ckpt_export", bundle, *documented(bundle, "ckpt_export", tmp_path))
+    assert "--use_trace" in documented(bundle, "ckpt_export", tmp_path)
+    check_any_batch_and_size(torch.jit.load(str(tmp_path / "model.ts")).eval(), bundle)
+
+
+@pytest.mark.parametrize("bundle", NAMES)
+def test_every_bundle_documents_its_exports(bundle, tmp_path):
+    dims = example(bundle).dim()
+    arguments = documented(bundle, "onnx_export", tmp_path)
+    options = ast.literal_eval(arguments[arguments.index("--converter_kwargs") + 1])
+    assert list(options["dynamic_axes"]["image"]) == [0, *range(2, dims)]
+    assert "--use_onnx" in documented(bundle, "trt_export", tmp_path)
 
 
 @pytest.mark.gpu
