@@ -44,12 +44,12 @@ def test_kernel_compiles_for_a_gpu(name):
     if hasattr(kernel, "configs"):
         constants = {**constants, **kernel.configs[0].kwargs}
         kernel = kernel.fn
-    counts = {"B"} if name == "mix" else set()  # there B is the size of the batch
+    counts = {"mix": "B"}.get(name, "H" if name.startswith("conv") else "")  # a batch and a height, no pointers
     signature = {}
     for argument in kernel.arg_names:
         if argument in constants:
             signature[argument] = "constexpr"
-        elif argument in POINTERS - counts:
+        elif argument in POINTERS and argument != counts:
             signature[argument] = "*bf16" if argument in half.split() else "*fp32"
         else:
             signature[argument] = "fp32" if argument == "max_angle" else "i32"
