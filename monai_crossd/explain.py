@@ -79,7 +79,7 @@ def make_pictures(
     Args:
         bundle: folder of a 2D bundle whose network has Cross-D layers.
         output_dir: receives crossd_bank.png, crossd_features.png and, with ``shifts``, crossd_shifts.png.
-        weights: of the network; by default the bundle's models/model.pt.
+        weights: of the network; by default those of the bundle's eval/ where it was trained, else of its models/.
         shifts: shifts.csv of a training, see :class:`monai_crossd.training.ShiftHandler`.
         bank_layer: Cross-D layer whose bank is drawn.
         feature_layer: whose feature maps are drawn.
@@ -97,7 +97,10 @@ def make_pictures(
         raise FileNotFoundError(f"There is no {config}: expected the folder of a bundle, like crossd_2d_pretraining.")
     parser = ConfigParser()
     parser.read_config(config)
-    net = _read_network(parser, Path(weights) if weights else Path(bundle, "models", "model.pt"))
+    parser["bundle_root"] = str(bundle)
+    if weights:
+        parser["weights"] = str(weights)
+    net = _read_network(parser, Path(parser.get_parsed_content("weights")))
     folder = Path(output_dir)
     files = [draw_shifts(shifts, folder / "crossd_shifts.png")] if shifts else []
     with tempfile.TemporaryDirectory() as demo_dir:
@@ -118,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundle = bundles_root() / "crossd_2d_pretraining"
     parser.add_argument("--bundle", default=bundle, help="folder of a 2D bundle (%(default)s)")
     parser.add_argument("--output_dir", default="docs/images", help="folder of the pictures (%(default)s)")
-    parser.add_argument("--weights", help="of the network; by default the bundle's models/model.pt")
+    parser.add_argument("--weights", help="of the network; by default those trained in the bundle, else those it came with")
     parser.add_argument("--shifts", help="shifts.csv of a training, to be drawn too")
     parser.add_argument("--bank_layer", default="layer4.1.conv2", help="whose bank is drawn (%(default)s)")
     parser.add_argument("--feature_layer", default="layer1", help="whose feature maps are drawn (%(default)s)")

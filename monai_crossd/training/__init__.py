@@ -30,6 +30,7 @@ from .bootstrap import bootstrap_mean
 from .classification import classification_scores, confusion_counts
 from .classification_report import ClassificationReport
 from .compare import best_scores, compare_runs
+from .describe_run import describe_run
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
@@ -52,6 +53,7 @@ from .section_report import report_sections
 from .shift_handler import ShiftHandler
 from .skipped_report import SkippedReport
 from .stop_on_nan import StopOnNaN
+from .trained import check_trained, find_weights, trained, trained_network
 
 __all__ = [
     "FINETUNE_MODES",
@@ -79,10 +81,13 @@ __all__ = [
     "bootstrap_mean",
     "case_scores",
     "check_options",
+    "check_trained",
     "claim_folders",
     "classification_scores",
     "compare_runs",
     "confusion_counts",
+    "describe_run",
+    "find_weights",
     "format_scores",
     "prepare_plain_batch",
     "print_best",
@@ -91,6 +96,8 @@ __all__ = [
     "report_sections",
     "save_run_config",
     "set_trainable",
+    "trained",
+    "trained_network",
     "write_csv",
     "write_history",
 ]

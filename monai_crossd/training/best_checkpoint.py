@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.engines import SupervisedEvaluator
 
+from .._replacing import replacing
 from .checkpoint import network_state, save_checkpoint
 
 __all__ = ["BestCheckpoint"]
@@ -23,9 +27,13 @@ class BestCheckpoint:
     renames it, and goes by the evaluator's ``best_metric_epoch``, which :class:`ResumeHandler` restores. The first
     process writes.
 
+    What the weights were trained with goes beside them, for :func:`trained` and MONAI Label: ``model.json`` and
+    ``metadata.json``.
+
     Args:
         output_dir: folder of the file.
         filename: its name.
+        trained_as: of :func:`describe_run`.
 
     Raises:
         FloatingPointError: at the end of an epoch, when the weights are no longer finite.
@@ -38,10 +46,14 @@ class BestCheckpoint:
               handlers:
               - _target_: monai_crossd.training.BestCheckpoint
                 output_dir: "@ckpt_dir"
+                trained_as: "@trained_as"
     """
 
-    def __init__(self, output_dir: PathLike, filename: str = "model.pt") -> None:
+    def __init__(
+        self, output_dir: PathLike, filename: str = "model.pt", trained_as: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = Path(output_dir) / filename
+        self.trained_as = trained_as
 
     def attach(self, evaluator: SupervisedEvaluator) -> None:
         """Registers the handler.
@@ -53,4 +65,18 @@ class BestCheckpoint:
 
     def _save(self, evaluator: Engine) -> None:
         if evaluator.state.best_metric_epoch == evaluator.state.epoch and idist.get_rank() == 0:
-            save_checkpoint(network_state(evaluator.network), self.path)
+            state = network_state(evaluator.network)
+            self._describe()
+            save_checkpoint(state, self.path)
+
+    def _describe(self) -> None:
+        beside = self.path.with_suffix(".json")
+        if self.trained_as is None:
+            beside.unlink(missing_ok=True)  # of a run before, and not of these weights
+            return
+        described = dict(self.trained_as)
+        metadata = described.pop("metadata", None)
+        for path, content in ((beside, described), (self.path.with_name("metadata.json"), metadata)):
+            if content is not None:
+                with replacing(path) as temporary:
+                    temporary.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")

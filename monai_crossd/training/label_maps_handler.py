@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -12,6 +14,7 @@ from ignite.engine import Engine, Events
 from monai.config import DtypeLike, PathLike
 from monai.data import MetaTensor
 
+from .._replacing import replacing
 from ..data.image_files import has_suffix
 from ..data.sitk_writer import SUFFIXES, SimpleITKWriter
 from .case_names import CaseNames, case_paths
@@ -32,6 +35,7 @@ class LabelMapsHandler:
         output_ext: suffix, of a format of :class:`monai_crossd.data.SimpleITKWriter`.
         postfix: end of the names.
         output_dtype: type of the voxels in the files.
+        labels: names of the numbers in the files, in their order or by number, for ``labels.json`` beside them.
 
     Raises:
         ValueError: for another suffix, at once; at the start of the run, when two items are the same file or would have
@@ -49,12 +53,14 @@ class LabelMapsHandler:
         output_ext: str = ".nii.gz",
         postfix: str = "pred",
         output_dtype: DtypeLike = np.uint8,
+        labels: Mapping[int, str] | Sequence[str] | None = None,
     ) -> None:
         if not has_suffix(f"x{output_ext}", SUFFIXES) or not output_ext.startswith("."):
             raise ValueError(f"output_ext is {output_ext!r}; expected one of {SUFFIXES}.")
         self.output_dir = Path(output_dir)
         self.ending = f"_{postfix}{output_ext}" if postfix else output_ext
         self.output_dtype = output_dtype
+        self.labels = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
         self._written = 0
 
     def attach(self, evaluator: Engine) -> None:
@@ -90,4 +96,7 @@ class LabelMapsHandler:
         if idist.get_world_size() > 1:
             count = idist.all_reduce(count.to(idist.device()))
         if idist.get_rank() == 0:
+            if self.labels:
+                with replacing(self.output_dir / "labels.json") as temporary:
+                    temporary.write_text(json.dumps(self.labels, indent=4, ensure_ascii=False) + "\n", "utf-8")
             print(f"{int(count)} label maps: {self.output_dir}", flush=True)

@@ -33,8 +33,8 @@ class _Dumper(yaml.SafeDumper):
 _Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str(str(value)))
 
 
-def _running_config() -> Mapping[str, Any]:
-    """Config of the bundle whose expression is being evaluated, with what the command line overrides.
+def running_parser() -> ConfigParser:
+    """Parser of the bundle whose expression is being evaluated, with what the command line overrides.
 
     MONAI hands expressions their references and imports, but not the parser; the parser is on the stack above them.
     """
@@ -42,10 +42,9 @@ def _running_config() -> Mapping[str, Any]:
     while frame is not None:
         parser = frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
-            config: Mapping[str, Any] = parser.get()
-            return config
+            return parser
         frame = frame.f_back
-    raise RuntimeError("No bundle is running: call save_run_config from a bundle's config, or pass it the config.")
+    raise RuntimeError("No bundle is running: call this from a bundle's config.")
 
 
 def _git_commit() -> str | None:
@@ -113,7 +112,7 @@ def save_run_config(
             - "$monai_crossd.training.save_run_config(@output_dir)"
     """
     values: Mapping[str, Any] = (
-        _running_config() if config is None else config.get() if isinstance(config, ConfigParser) else config
+        running_parser().get() if config is None else config.get() if isinstance(config, ConfigParser) else config
     )
     path = Path(output_dir) / filename
     if idist.get_rank() != 0:

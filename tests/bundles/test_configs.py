@@ -116,14 +116,21 @@ def raw(name: str, config: str) -> dict:
 def test_what_must_be_equal_is(name):
     """train.yaml, inference.json and the overlays say the same network, data and steps."""
     train, inference = raw(name, "train.yaml"), raw(name, "inference.json")
-    for key in ("in_channels", "modality", "spatial_size", "pixdim", "roi_size", "dataset_dir"):
-        assert train.get(key) == inference.get(key), key
-    one, two = (parse(name, config) for config in ("train", "inference"))
+    shipped = str(BUNDLES / name / "models" / "model.pt")
+    one, two = (parse(name, config, weights=shipped) for config in ("train", "inference"))
+    three = parse(name, "train", "evaluate", weights=shipped)
+    for key in ("conv", "in_channels", "modality", "spatial_size", "pixdim", "roi_size", "dataset_dir"):
+        assert (key in train) == (key in inference), key
+        if key in train:
+            assert one.get_parsed_content(key) == two.get_parsed_content(key) == three.get_parsed_content(key), key
+    for key in ("seed", "nested", "patient_pattern", "intensity"):
+        if key in train:
+            assert one.get_parsed_content(key) == three.get_parsed_content(key), key
     if name == NAMES[0]:
-        assert one.get_parsed_content("intensity") == inference["intensity"]
+        assert one.get_parsed_content("intensity") == two.get_parsed_content("intensity")
     else:  # a word for the same window
         level, width = monai_crossd.transforms.WINDOWS[one.get_parsed_content("intensity")["window"]]
-        assert [level - width / 2, level + width / 2] == inference["intensity"]["window"]
+        assert [level - width / 2, level + width / 2] == two.get_parsed_content("intensity")["window"]
     networks = [config.get_parsed_content("network_def") for config in (one, two)]
     assert str(networks[0]) == str(networks[1])
     assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
@@ -132,8 +139,9 @@ def test_what_must_be_equal_is(name):
     assert overlay["initialize"][1:] == train["initialize"]
     evaluate, distributed = raw(name, "evaluate.yaml"), raw(name, "multi_gpu_evaluate.yaml")
     assert distributed["initialize"][1:] == evaluate["initialize"]
-    for key in ("device", "network", "validate#sampler", "finalize"):
+    for key in ("device", "validate#sampler", "finalize"):
         assert overlay[key] == distributed[key]
+    assert overlay["network"] == {**distributed["network"], "module": "$@network_def.to(@device)"}
 
 
 def test_the_two_classifications_differ_only_where_their_dimension_does():

@@ -192,7 +192,9 @@ def test_create_workflow(bundle, tmp_path):
 
 @pytest.mark.parametrize("bundle", NAMES)
 def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, tmp_path):
-    result = run_bundle(bundle, "--output_dir", str(tmp_path), configs=("train", "evaluate"))
+    result = run_bundle(
+        bundle, "--output_dir", str(tmp_path), "--weights", "models/model.pt", configs=("train", "evaluate")
+    )
     assert result.returncode == 0, result.stdout[-3000:]
     metadata = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text())
     with (tmp_path / "metrics.csv").open() as file:
@@ -209,7 +211,7 @@ def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, 
 def test_inference(bundle, by, tmp_path):
     workflow = ("--workflow_type", "infer") if by == "run_workflow" else ()
     verb(by, bundle, *workflow, "--config_file", "configs/inference.json", "--output_dir", str(tmp_path / "out"),
-         "--demo_dir", str(tmp_path / "demo"))  # fmt: skip
+         "--weights", "models/model.pt", "--demo_dir", str(tmp_path / "demo"))  # fmt: skip
     if bundle.endswith("segmentation"):
         assert len(list((tmp_path / "out").glob("*_pred.nii.gz"))) == 2
         return

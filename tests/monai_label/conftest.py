@@ -64,8 +64,12 @@ def _copy_bundles(models: Path) -> None:
         shutil.copytree(BUNDLES / bundle, models / name, ignore=shutil.ignore_patterns("eval"))
         train = models / name / "configs" / "train.yaml"
         text, changed = re.subn(r"(?m)^iterations_per_epoch: \d+", "iterations_per_epoch: 2", train.read_text())
-        train.write_text(text)
         assert changed or "segmentation" not in name
+        text, changed = re.subn(
+            r"(?m)^ckpt_dir: .*", "ckpt_dir: \"$@bundle_root + '/models'\"", text
+        )  # as the docs say
+        assert changed
+        train.write_text(text)
 
 
 def _write_study(studies: Path, work: Path) -> dict[str, Path]:

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes down what a bundle's run trains, to be kept beside its weights."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from .run_config import running_parser
+from .trained import plain
+
+__all__ = ["describe_run"]
+
+
+def describe_run(*names: str) -> dict[str, Any]:
+    """Values of the running bundle's config, for :class:`BestCheckpoint` to keep beside the weights.
+
+    Args:
+        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim". "dataset_dir", a path, is
+            kept as an absolute one.
+
+    Returns:
+        The values by name; the network's class and arguments as "network_def"; and the bundle's metadata, with the
+        labels and sizes of this run, as "metadata".
+
+    Raises:
+        RuntimeError: When no bundle is running.
+        ValueError: When a value is neither number nor text.
+
+    Example:
+        .. code-block:: yaml
+
+            trained_as: "$monai_crossd.training.describe_run('conv', 'labels', 'modality', 'in_channels')"
+    """
+    parser = running_parser()
+    found: dict[str, Any] = {}
+    try:
+        for name in names:
+            found[name] = plain(parser.get_parsed_content(name))
+        options = [key for key in parser.get("network_def") if not key.startswith("_")]
+        arguments = {key: plain(parser.get_parsed_content(f"network_def#{key}")) for key in options}
+    except TypeError as error:
+        raise ValueError(f"What is trained cannot be written down: {error} Give numbers and text.") from error
+    found["network_def"] = {"network": parser.get("network_def")["_target_"], **arguments}
+    dataset = found.get("dataset_dir")
+    if dataset is not None and Path(dataset).expanduser().exists():
+        found["dataset_dir"] = os.path.abspath(Path(dataset).expanduser())
+    metadata = parser.get("_meta_")
+    if metadata:
+        found["metadata"] = _metadata(copy.deepcopy(metadata), found)
+    return found
+
+
+def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    labels = run["labels"]
+    size: list[int] = run.get("roi_size") or run["spatial_size"]
+    image, pred = (metadata["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
+    image.update(num_channels=run["in_channels"], spatial_shape=size)
+    pred.update(num_channels=len(labels), channel_def={str(number): name for number, name in enumerate(labels)})
+    if len(pred["spatial_shape"]) == len(size):  # of a segmentation
+        pred["spatial_shape"] = size
+    names = ", ".join(f"{number} {name}" for number, name in enumerate(labels))
+    metadata.update(label_classes=names, pred_classes=names, eval_metrics={}, data_source=str(run.get("dataset_dir")))
+    return metadata

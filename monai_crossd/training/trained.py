@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What weights were trained with, kept beside them, so that nobody has to say it again when they are used."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.config import PathLike
+from monai.utils import optional_import
+from torch import nn
+
+__all__ = ["check_trained", "find_weights", "trained", "trained_network"]
+
+FILENAME = "model.pt"
+VERBS = {"ckpt_export": "ckpt_file_", "onnx_export": "ckpt_file_", "trt_export": "ckpt_file_", "load": "full_path"}
+
+logger = logging.getLogger(__name__)
+
+
+def _of_the_caller(bundle_root: Path) -> Path | None:
+    """Weights that whoever reads the config is about to load without asking it: a verb of MONAI, or MONAI Label.
+
+    They hand the config no path; it is on the stack above, as a verb's own variable.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == "monai.bundle.scripts" and frame.f_code.co_name in VERBS:
+            path = frame.f_locals.get(VERBS[frame.f_code.co_name])
+            return None if path is None else Path(path)
+        if module.startswith("monailabel."):
+            return bundle_root / "models" / FILENAME
+        frame = frame.f_back
+    return None
+
+
+def find_weights(bundle_root: PathLike, ckpt_dir: PathLike | None = None, output_dir: PathLike | None = None) -> str:
+    """Path of the weights that a bundle uses; one line of the log says which.
+
+    Those of ``ckpt_dir`` where it is given; else those just trained, in ``output_dir`` or the bundle's ``eval/``; else
+    those that the bundle came with, in its ``models/``. Where a verb of MONAI (``ckpt_export``, ``load``, ...) or MONAI
+    Label loads weights of its own choice, those.
+
+    Args:
+        bundle_root: folder of the bundle.
+        ckpt_dir: folder of a ``model.pt``; null looks in the other places.
+        output_dir: folder to look into before ``eval/``.
+
+    Raises:
+        FileNotFoundError: When ``ckpt_dir`` has none.
+
+    Example:
+        .. code-block:: json
+
+            "weights": "$monai_crossd.training.find_weights(@bundle_root, @ckpt_dir)"
+    """
+    root = Path(bundle_root)
+    if (given := _of_the_caller(root)) is not None:
+        return str(given)
+    shipped = root / "models" / FILENAME
+    if ckpt_dir is not None:
+        found = Path(ckpt_dir) / FILENAME
+        if not found.is_file():
+            raise FileNotFoundError(f"There is no {found}: give the ckpt_dir of a training, or leave it out.")
+    else:
+        folders = [root / "eval"] if output_dir is None else [Path(output_dir), root / "eval"]
+        found = next((folder / FILENAME for folder in folders if (folder / FILENAME).is_file()), shipped)
+    kind = "those that the bundle came with" if found == shipped else "trained here"
+    logger.info("weights: %s (%s)", found, kind)
+    return str(found)
+
+
+def read_trained(weights: PathLike) -> dict[str, Any]:
+    """What :class:`BestCheckpoint` wrote beside the weights, as ``model.json``; nothing where there is no such file.
+
+    Args:
+        weights: path of ``model.pt``.
+
+    Raises:
+        ValueError: When the file cannot be read.
+    """
+    path = Path(weights).with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it is no dictionary")
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read ({error}): it says what the weights beside it were trained with. "
+                         "Train again, or copy it anew with the weights.") from error  # fmt: skip
+    return found
+
+
+def trained(weights: PathLike, **default: Any) -> Any:
+    """A value that weights were trained with.
+
+    Args:
+        weights: path of ``model.pt``.
+        **default: name of the value, and what it is where the weights do not say: one that the bundle came with.
+
+    Example:
+        .. code-block:: json
+
+            "pixdim": "$monai_crossd.training.trained(@weights, pixdim=[1.5, 1.5, 5.0])"
+    """
+    ((name, value),) = default.items()
+    return read_trained(weights).get(name, value)
+
+
+def check_trained(weights: PathLike, **given: Any) -> None:
+    """Compares options of a run with what its weights were trained with.
+
+    Args:
+        weights: path of ``model.pt``.
+        **given: values of the run by name.
+
+    Raises:
+        ValueError: When one is another; the error has both.
+
+    Example:
+        .. code-block:: json
+
+            "initialize": ["$monai_crossd.training.check_trained(@weights, pixdim=@pixdim, labels=@labels)"]
+    """
+    known = read_trained(weights)
+    for name, value in given.items():
+        if name in known and known[name] != plain(value):
+            raise ValueError(
+                f"{name} is {plain(value)}, but the weights of {weights} were trained with {known[name]}. Leave the "
+                "option out, or give the weights that belong to it (--ckpt_dir)."
+            )
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: lists for tuples, and for labels by number a list of names.
+
+    Args:
+        value: numbers, text, None, lists, dictionaries.
+
+    Raises:
+        TypeError: When JSON has no form for it.
+
+    >>> plain({0: "background", 1: "liver"}), plain((1.5, None))
+    (['background', 'liver'], [1.5, None])
+    """
+    if isinstance(value, Mapping):
+        if value and list(value) == list(range(len(value))):
+            return [plain(part) for part in value.values()]
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} has no form in JSON.")
+
+
+def trained_network(weights: PathLike, defaults: Mapping[str, Any] | nn.Module, **options: Any) -> nn.Module:
+    """The network that weights belong to, without them.
+
+    Args:
+        weights: path of ``model.pt``.
+        defaults: the network where the weights do not say: its class as "network" with its arguments, or built.
+        **options: further arguments; they replace those of ``defaults``.
+
+    Raises:
+        ValueError: When an option contradicts what the weights were trained with.
+
+    Example:
+        .. code-block:: json
+
+            "network_def": {
+                "_target_": "monai_crossd.training.trained_network",
+                "weights": "@weights",
+                "defaults": {"network": "monai_crossd.networks.build_resnet", "model_name": "resnet18"}
+            }
+    """
+    known = read_trained(weights).get("network_def")
+    if known is None:
+        if isinstance(defaults, nn.Module):
+            return defaults
+        arguments = {**defaults, **options}
+    else:
+        check = {name: value for name, value in options.items() if plain(value) != known.get(name, plain(value))}
+        if check:
+            name, value = next(iter(check.items()))
+            raise ValueError(
+                f"{name} of the network is {value}, but the weights of {weights} were trained with {known[name]}. "
+                "Leave the option out, or give the weights that belong to it."
+            )
+        arguments = {**known, **options}
+    module, _, name = arguments.pop("network").rpartition(".")
+    kind, _ = optional_import(module, name=name)
+    network: nn.Module = kind(**arguments)
+    return network
