@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bundle = bundles_root() / "crossd_2d_pretraining"
     parser.add_argument("--bundle", default=bundle, help="folder of a 2D bundle (%(default)s)")
     parser.add_argument("--output_dir", default="docs/images", help="folder of the pictures (%(default)s)")
-    parser.add_argument("--weights", help="of the network; by default those trained in the bundle, else those it came with")
+    parser.add_argument("--weights", help="of the network; by default those trained last, else those of the bundle")
     parser.add_argument("--shifts", help="shifts.csv of a training, to be drawn too")
     parser.add_argument("--bank_layer", default="layer4.1.conv2", help="whose bank is drawn (%(default)s)")
     parser.add_argument("--feature_layer", default="layer1", help="whose feature maps are drawn (%(default)s)")

@@ -34,9 +34,10 @@ def test_values(weights, tmp_path):
     assert trained(tmp_path / "other" / "model.pt", conv="crossd") == "crossd"
 
 
-@pytest.mark.parametrize(
-    "given", [{"conv": "acs"}, {"pixdim": (1, 1, 2)}, {"labels": {0: "background", 1: "liver"}}, {"x": 1}]
-)
+AGREES = [{"conv": "acs"}, {"pixdim": (1, 1, 2)}, {"labels": {0: "background", 1: "liver"}}, {"x": 1}]
+
+
+@pytest.mark.parametrize("given", AGREES)
 def test_what_agrees(weights, given):
     check_trained(weights, **given)
 
@@ -79,16 +80,12 @@ def test_places(tmp_path):
         (tmp_path / folder / "model.pt").touch()
 
     assert find_weights(tmp_path) == str(tmp_path / "models" / "model.pt")
-    for folder, arguments in (
-        ("models", ()),
-        ("eval", ()),
-        ("out", (None, tmp_path / "out")),
-        ("mine", (tmp_path / "mine",)),
-    ):
+    out, mine = (None, tmp_path / "out"), (tmp_path / "mine",)
+    for folder, arguments in (("models", ()), ("eval", ()), ("out", out), ("mine", mine)):
         put(folder)
         assert find_weights(tmp_path, *arguments) == str(tmp_path / folder / "model.pt")
     assert find_weights(tmp_path, None, tmp_path / "nothing") == str(tmp_path / "eval" / "model.pt")
-    with pytest.raises(FileNotFoundError, match="There is no nowhere/model.pt"):
+    with pytest.raises(FileNotFoundError, match=r"There is no nowhere/model\.pt"):
         find_weights(tmp_path, "nowhere")
 
 
@@ -109,8 +106,11 @@ def test_description_of_a_running_bundle(tmp_path):
             "in_channels": 3,
             "roi_size": "$(16, 16, 8)",
             "dataset_dir": str(tmp_path),
-            "network_def": {"_target_": "torch.nn.Linear", "in_features": "@in_channels", "out_features": "$len(@labels)"},
-            "trained_as": "$monai_crossd.training.describe_run('conv', 'labels', 'roi_size', 'in_channels', 'dataset_dir')",
+            "network_def": {
+                "_target_": "torch.nn.Linear", "in_features": "@in_channels", "out_features": "$len(@labels)"
+            },
+            "names": ["conv", "labels", "roi_size", "in_channels", "dataset_dir"],
+            "trained_as": "$monai_crossd.training.describe_run(*@names)",
         }
     )  # fmt: skip
     parser.read_meta({"network_data_format": {
