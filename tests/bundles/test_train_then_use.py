@@ -171,6 +171,28 @@ def test_load(bundle, tmp_path, monkeypatch, inside):
     assert shipped.state_dict().keys() == state.keys()
 
 
+def test_served_by_monai_label(bundle, tmp_path):
+    """As docs/monai_label.md has it; MONAI Label loads models/model.pt and reads these parts of the config."""
+    served = tmp_path / "served"
+    shutil.copytree(bundle, served)
+    for name in ("model.pt", "model.json"):
+        shutil.copy(bundle / "eval" / name, served / "models")
+    shutil.copy(bundle / "eval" / "metadata.json", served / "configs")
+    (served / "eval" / "model.json").unlink()  # it is not what counts
+    parser = monai.bundle.ConfigParser()
+    parser.read_config(served / "configs" / "inference.json")
+    parser.config["bundle_root"] = str(served)
+    variables = {"__name__": "monailabel.tasks.infer.bundle"}
+    exec("def read(parser, key): return parser.get_parsed_content(key)", variables)
+    net = variables["read"](parser, "network_def").eval()
+    net.load_state_dict(read_checkpoint(served / "models" / "model.pt"))
+    x = example(bundle)
+    with torch.no_grad():
+        assert torch.equal(net(x), network(bundle)(x))
+    for key in ("preprocessing", "inferer", "postprocessing"):
+        assert variables["read"](parser, key)
+
+
 CONTRADICTIONS = {
     "conv": ("crossd", r"conv is crossd, but the weights of .*model\.pt were trained with (acs|conv)"),
     "labels": (["a", "b", "c"], r"labels is \['a', 'b', 'c'\], but the weights of .* were trained with"),

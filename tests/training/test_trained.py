@@ -89,6 +89,14 @@ def test_places(tmp_path):
         find_weights(tmp_path, "nowhere")
 
 
+def test_monai_label_loads_from_models(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "model.pt").touch()
+    variables = {"__name__": "monailabel.tasks.infer.bundle", "find_weights": find_weights}
+    exec("def call(root): return find_weights(root)", variables)
+    assert variables["call"](tmp_path) == str(tmp_path / "models" / "model.pt")
+
+
 def test_plain():
     assert plain({0: "a", 1: "b"}) == ["a", "b"]
     assert plain({"window": (0, 255)}) == {"window": [0, 255]}
