@@ -58,6 +58,8 @@ def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     size: list[int] = run.get("roi_size") or run["spatial_size"]
     image, pred = (metadata["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
     image.update(num_channels=run["in_channels"], spatial_shape=size)
+    if "modality" in run:
+        image["modality"] = run["modality"].upper()
     pred.update(num_channels=len(labels), channel_def={str(number): name for number, name in enumerate(labels)})
     if len(pred["spatial_shape"]) == len(size):  # of a segmentation
         pred["spatial_shape"] = size

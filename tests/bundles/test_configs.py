@@ -51,7 +51,8 @@ def test_metadata_fit_the_schema(name):
     (image,) = metadata["network_data_format"]["inputs"].values()
     assert image["modality"] == "CT"
     assert image["modality"] in metadata["name"]  # the zoo shows names: of what data, for which task
-    assert raw(name, "inference.json")["modality"] == image["modality"].lower()
+    inference = parse(name, "inference", weights=str(BUNDLES / name / "models" / "model.pt"))
+    assert inference.get_parsed_content("modality") == image["modality"].lower()
 
 
 @pytest.mark.parametrize("name", NAMES)
