@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from PIL import Image
 
 import monai_crossd
 from monai_crossd.convert import CHOICES, read_checkpoint, transfer_checkpoint
@@ -41,6 +43,16 @@ def test_files_of_the_model_zoo(name):
     ):
         assert (BUNDLES / name / file).is_file(), file
     assert (BUNDLES / name / "models" / "model.pt").stat().st_size <= 15 * 2**20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_of_the_readme_are_there(name):
+    docs = BUNDLES / name / "docs"
+    figures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (docs / "README.md").read_text())
+    assert figures
+    for figure in figures:
+        with Image.open(docs / figure) as image:
+            image.verify()
 
 
 @pytest.mark.parametrize("name", NAMES)
