@@ -21,6 +21,7 @@ brought = set(sys.modules) - before
 late = [name for name in sorted(brought) if name.split(".")[1:2] and name.split(".")[1] in {later!r}]
 assert not late, late
 assert not {{name.partition(".")[0] for name in brought}} & {{"SimpleITK", "nibabel", "matplotlib", "yaml"}}, brought
+assert "torch._dynamo" not in brought
 from monai.networks.layers import Conv
 from monai.networks.nets import FlexibleUNet
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE

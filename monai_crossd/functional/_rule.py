@@ -149,13 +149,16 @@ def fits_kernels(x: Tensor, weight: Tensor) -> bool:
     return x.dim() == 4 and wide and has_kernels(x)
 
 
-@torch.compiler.assume_constant_result
 def _runs_on(device: torch.device) -> bool:
     if not HAS_TRITON:
         return False
     if device.type == "cuda":
         return _is_capable(device.index or 0)
     return device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+
+
+# all that torch.compiler.assume_constant_result does, which would import torch's compiler, a second, with this package
+setattr(_runs_on, "_dynamo_marked_constant", True)  # noqa: B010  (mypy: a function has no such attribute)
 
 
 @cache
