@@ -170,6 +170,11 @@ def test_classification_is_trained_from_files_that_name_a_class(server, model, i
     assert scores() != old
     for image in images:  # a datastore gives all its labels to every training
         server("DELETE", "/datastore/label", params={"id": image, "tag": "final"})
+    for _ in range(100):  # it notices a moment later
+        if not server("GET", "/datastore/", params={"output": "train"}).json():
+            return
+        time.sleep(0.1)
+    pytest.fail("the labels are still there")
 
 
 def test_training_from_saved_labels_changes_what_is_predicted(server, read_nifti):
