@@ -170,10 +170,13 @@ def test_classification_is_trained_from_files_that_name_a_class(server, model, i
     assert scores() != old
     for image in images:  # a datastore gives all its labels to every training
         server("DELETE", "/datastore/label", params={"id": image, "tag": "final"})
-    for _ in range(100):  # it notices a moment later
+    for _ in range(50):  # it looks at its labels again when an image comes or goes
+        (server.studies / "other.png").write_bytes((server.studies / "patch.png").read_bytes())
+        time.sleep(0.2)
+        (server.studies / "other.png").unlink()
+        time.sleep(0.2)
         if not server("GET", "/datastore/", params={"output": "train"}).json():
             return
-        time.sleep(0.1)
     pytest.fail("the labels are still there")
 
 
