@@ -46,7 +46,11 @@ def _per_sample_patches(
     kernels = kernels.clone(memory_format=torch.contiguous_format)
     rows = kernels.flatten(3).flatten(2).unflatten(1, [groups, -1])  # (B, groups, O/groups, I*taps)
     y = rows @ patches.flatten(2).unflatten(1, [groups, -1])  # one kernel for all is broadcast
-    return y.reshape([-1, kernels.shape[1], *patches.shape[2:]])
+    y = y.reshape([-1, kernels.shape[1], *patches.shape[2:]])
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+        # tells the older ONNX exporter the number of channels, which it needs for an instance norm that follows
+        y = y.index_select(1, torch.arange(constants(list(kernels.shape[1:2]))[0], device=y.device))
+    return y
 
 
 def _add_bias(y: Tensor, bias: Tensor | None) -> Tensor:

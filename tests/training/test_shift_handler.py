@@ -12,6 +12,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
 from torch import nn
 
+from monai_crossd.functional.shift_few import predict_shift
 from monai_crossd.layers import CrossDConv2d
 from monai_crossd.training import ResumeHandler, ShiftHandler
 from monai_crossd.training.shift_histogram import ShiftHistogram
@@ -51,19 +52,22 @@ def make_trainer(*handlers, net=None, max_epochs=2, output_dir=None, resume=Fals
     )
 
 
-def watch_shifts(trainer) -> dict[tuple[int, str], list[torch.Tensor]]:
-    """What the layers themselves return as their shifts in training, by epoch and layer."""
+def watch_shifts(trainer, monkeypatch) -> dict[tuple[int, str], list[torch.Tensor]]:
+    """What the layers themselves shift by in training, by epoch and layer."""
     seen: dict[tuple[int, str], list[torch.Tensor]] = {}
+    running: list[tuple[str, CrossDConv2d]] = []
+
+    def watched(*args):
+        found = predict_shift(*args)
+        name, layer = running[-1]
+        if layer.training:
+            seen.setdefault((trainer.state.epoch, name), []).append(found.detach())
+        return found
+
     for name, layer in trainer.network.named_modules():
         if isinstance(layer, CrossDConv2d) and layer.predictor is not None:
-
-            def shift(x, layer=layer, name=name):
-                found = CrossDConv2d._shift(layer, x)
-                if layer.training:
-                    seen.setdefault((trainer.state.epoch, name), []).append(found.detach())
-                return found
-
-            layer._shift = shift
+            layer.register_forward_pre_hook(lambda module, _, name=name: running.append((name, module)))
+    monkeypatch.setattr("monai_crossd.layers.crossd.predict_shift", watched)
     return seen
 
 
@@ -94,9 +98,9 @@ def test_histogram_holds_the_largest_angle():
     assert ShiftHistogram(0.5).summary(1, "a") == []
 
 
-def test_table_is_what_the_layers_predicted(tmp_path):
+def test_table_is_what_the_layers_predicted(tmp_path, monkeypatch):
     trainer = make_trainer(ShiftHandler(tmp_path))
-    seen = watch_shifts(trainer)
+    seen = watch_shifts(trainer, monkeypatch)
     trainer.run()
     rows = read_shifts(tmp_path / "shifts.csv")
     axes = ("depth", "row", "column")
