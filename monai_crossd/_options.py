@@ -29,12 +29,14 @@ def look_up_option(option: Any, supported: Collection) -> Any:
         Traceback (most recent call last):
         ValueError: By 'CT', did you mean 'ct'?
         'CT' is not a valid value: words are written in small letters and without spaces.
+        Available options are ['ct', 'mr', 'us'].
     """
     if isinstance(option, str) and option not in supported:
         for word in supported:
             if str(word) == option.strip().lower():
                 raise ValueError(
                     f"By {option!r}, did you mean {word!r}?\n"
-                    f"{option!r} is not a valid value: words are written in small letters and without spaces."
+                    f"{option!r} is not a valid value: words are written in small letters and without spaces.\n"
+                    f"Available options are {sorted(map(str, supported))}."
                 )
     return look_up(option, supported)
