@@ -139,6 +139,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(job, tmp_path):
     assert resumed.keys() == whole.keys()
     assert resumed.pop("lr_scheduler") == whole.pop("lr_scheduler")
     assert resumed.pop("classes") == whole.pop("classes")
+    assert resumed.pop("settings") == whole.pop("settings")
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
     best, again = (torch.load(folder / "model.pt", weights_only=True) for folder in (tmp_path / "whole", out))
     torch.testing.assert_close(again, best, rtol=0, atol=0)
