@@ -96,9 +96,10 @@ def replacing(path: PathLike) -> Iterator[Path]:
     # torch's zip writer turns a full disk into a RuntimeError
     except (OSError, RuntimeError) as error:
         free = shutil.disk_usage(path.parent).free / 2**20
+        cause = getattr(error, "strerror", None) or error
         raise OSError(
             getattr(error, "errno", None),
-            f"{path} could not be written ({getattr(error, 'strerror', error)}): its disk has {free:.1f} MiB free. "
+            f"{path} could not be written ({cause}): its disk has {free:.1f} MiB free. "
             "What was there before is unchanged",
         ) from error
     finally:

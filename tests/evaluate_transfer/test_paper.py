@@ -157,10 +157,13 @@ def test_sequences_in_several_files_become_channels(tmp_path):
     rng = np.random.default_rng(0)
     names = [f"{sequence}.nii.gz" for sequence in ("t1", "t2", "flair")]
     (tmp_path / "brats21").mkdir()
-    for at, name in enumerate(names):
-        volume = rng.integers(1, 100 * 10**at, (10, 12, 14)).astype(np.float32)
-        nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "brats21" / name)
-    items = [{"image": names, "label": label} for label in (0, 1, 0, 1)]
+    items = []
+    for patient in range(4):
+        (tmp_path / "brats21" / str(patient)).mkdir()
+        for at, name in enumerate(names):
+            volume = rng.integers(1, 100 * 10**at, (10, 12, 14)).astype(np.float32)
+            nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "brats21" / str(patient) / name)
+        items.append({"image": [f"{patient}/{name}" for name in names], "label": patient % 2})
     content = {"labels": {"0": "unmethylated", "1": "methylated"}, "training": items}
     (tmp_path / "brats21" / "dataset.json").write_text(json.dumps(content))
     path, _ = paper_dataset("brats21", tmp_path)

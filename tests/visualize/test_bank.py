@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from monai_crossd.functional.shift import crossd_kernel2d, shift_kernel
+from monai_crossd.functional.shift_few import predict_shift
 from monai_crossd.layers import CrossDConv2d, CrossDConv3d
 from monai_crossd.visualize import draw_bank
 from monai_crossd.visualize.bank import rotation_from_map
@@ -27,6 +28,11 @@ def pictures(figure, titles: tuple[str, ...]) -> dict[str, torch.Tensor]:
     return {label: torch.stack(arrays) for label, arrays in found.items()}
 
 
+def shift_of(layer: CrossDConv2d | CrossDConv3d, x: torch.Tensor) -> torch.Tensor:
+    """As the layer itself computes it."""
+    return predict_shift(layer.predictor(x.flatten(3) if x.dim() == 5 else x), layer.max_angle)
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("channels", [[(0, 0)], [(2, 1), (1, 0)]])
 def test_picture_holds_bank_shifts_and_kernels(tmp_path, figures, channels, training):
@@ -39,7 +45,7 @@ def test_picture_holds_bank_shifts_and_kernels(tmp_path, figures, channels, trai
     net.eval()
     layer = net[2]
     with torch.no_grad():
-        shifts = layer._shift(net[:2](images))  # the layer's own
+        shifts = shift_of(layer, net[:2](images))
         whole = shift_kernel(layer.weight, shifts)[:, :, :, 1]  # the middle slice of the whole bank, shifted
     rows = pictures(figures[0], ("kernel\n", "out "))
     for at, (o, i) in enumerate(channels):
@@ -59,7 +65,7 @@ def test_layer_of_a_3d_network(tmp_path, figures, depth_axis, placement):
     volume = torch.randn(2, 1, 5, 6, 7)
     draw_bank(layer, "", volume, tmp_path / "bank.png", [(1, 0)])
     with torch.no_grad():
-        expected = crossd_kernel2d(layer.weight, layer._shift(volume))[:, 1, 0]
+        expected = crossd_kernel2d(layer.weight, shift_of(layer, volume))[:, 1, 0]
     torch.testing.assert_close(pictures(figures[0], ("kernel\n",))["kernel\nout 1, in 0"], expected)
     shown = next(a.images[0].get_array() for a in figures[0].subfigs[1].axes if a.get_ylabel() == "image")
     middle = volume[0, 0].select(depth_axis, volume.shape[2 + depth_axis % 3] // 2)
@@ -71,7 +77,7 @@ def test_rotation_is_what_the_layer_takes():
     x = torch.randn(5, 2, 6, 6) * 3
     with torch.no_grad():
         axis, angle, shift = rotation_from_map(layer.predictor(x), layer.max_angle)
-        torch.testing.assert_close(shift, layer._shift(x))
+        torch.testing.assert_close(shift, shift_of(layer, x))
     torch.testing.assert_close(axis.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(shift.sum(1), torch.full((5,), 3.0))
     rotations = torch.eye(3) + angle[:, None, None] * torch.stack(
