@@ -163,16 +163,10 @@ for bundle in sys.argv[2:]:
     new = home / f"new_{bundle}"
     new.mkdir()
     os.link(images[0], new / images[0].name)
-    options["dataset_dir"] = str(new)
-    network = monai_crossd.convert.read_checkpoint("models/model.pt")
-    classes = network["final.bias" if "final.bias" in network else "fc.bias"].numel() if not segmentation else 9
-    options |= {"intensity": {}, **({"num_classes": 9} if segmentation else {"labels": list("abcdefg"[:classes])})}
-    run(config_file="configs/inference.json", output_dir="predictions", **options)
+    run(config_file="configs/inference.json", output_dir="predictions", dataset_dir=str(new))
     assert list(Path("predictions").iterdir())
-    files = {"ckpt_file": "models/model.pt", "config_file": "configs/inference.json"}
-    files["meta_file"] = "configs/metadata.json"
-    overlay = {"num_classes": 9} if segmentation else {"labels": options["labels"]}
-    ckpt_export(net_id="network_def", filepath="exported.ts", **files, **overlay)
+    files = {"ckpt_file": "eval/model.pt", "meta_file": "eval/metadata.json", "config_file": "configs/inference.json"}
+    ckpt_export(net_id="network_def", filepath="exported.ts", **files)
     assert Path("exported.ts").is_file()
 os.chdir(home)
 data = home / f"data_{sys.argv[2]}" / "dataset.json"
@@ -189,7 +183,7 @@ assert client.evaluate(ExchangeObject(weights=weights)).metrics and any(v.any() 
 client.finalize()
 os.chdir(home / bundle)
 try:
-    onnx_export(net_id="network_def", filepath="exported.onnx", **files, **overlay)
+    onnx_export(net_id="network_def", filepath="exported.onnx", **files)
 except Exception as error:
     while error.__cause__ is not None:
         error = error.__cause__
