@@ -126,6 +126,16 @@ def test_a_folder_and_a_missing_file_are_named(tmp_path):
         read_file(tmp_path / "none.pt")
 
 
+@pytest.fixture
+def nothing_allowed():
+    """Without the classes that a disk cache of this process has allowed."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    yield
+    torch.serialization.add_safe_globals(before)
+
+
+@pytest.mark.usefixtures("nothing_allowed")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize(
     ("content", "names"),

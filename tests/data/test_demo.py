@@ -18,6 +18,7 @@ from monai.data import PILReader
 from monai_crossd.data import (
     DEMO_SLICES,
     EMBEDDED,
+    demo,
     demo_sources,
     load_datalist,
     patches,
@@ -189,6 +190,7 @@ def test_two_preparations_are_the_same(demo_dir, tmp_path):
 
 def test_a_complete_set_is_reused(demo_dir, monkeypatch, caplog):
     replace_chest(monkeypatch, lambda: pytest.fail("read again"))
+    demo._announce.cache_clear()
     with caplog.at_level(logging.INFO, "monai_crossd"):
         assert prepare_demo("segmentation", demo_dir) == demo_dir / "segmentation" / "dataset.json"
     assert "ONE patient" in caplog.text

@@ -388,7 +388,8 @@ def test_a_disk_that_fills_up_costs_speed_only(volumes, small_disk, tmp_path, wo
             assert torch.equal(batch["image"][0], image)
     logging.getLogger("monai_crossd").removeHandler(log)
     log.close()
-    assert (tmp_path / "log").read_text().count("takes no more") == 1
+    said = (tmp_path / "log").read_text().count("takes no more")
+    assert 1 <= said <= max(1, 2 * workers)  # once in each process, and each epoch has new ones
     assert sorted(path.suffix for path in small_disk.iterdir()) == [".TAG", ".pt"]
     (small_disk / "rest").write_bytes(bytes(1))
     with pytest.raises(OSError, match="No space"):
