@@ -10,7 +10,7 @@ from monai.config import PathLike
 
 from .dicom_header import is_dicom
 
-__all__ = ["NIFTI", "PICTURES", "SUFFIXES", "find_format", "has_suffix", "is_image"]
+__all__ = ["NIFTI", "PICTURES", "SUFFIXES", "find_format", "has_suffix", "image_format", "is_image"]
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -93,8 +93,12 @@ def partner(path: PathLike) -> Path:
     return Path(path).with_name(name[:at] + (".HDR" if name[at + 1].isupper() else ".hdr") + name[at + 4 :])
 
 
+def image_format(path: PathLike) -> str:
+    """As :func:`find_format`, and "" of an .img file, which belongs to the .hdr beside it."""
+    is_part = has_suffix(path, (".img", ".img.gz")) and partner(path).is_file()
+    return "" if is_part else find_format(path)
+
+
 def is_image(path: PathLike) -> bool:
     """Whether a file is an image, or claims to be one by its name; an .img file belongs to the .hdr beside it."""
-    if has_suffix(path, (".img", ".img.gz")) and partner(path).is_file():
-        return False
-    return bool(find_format(path))
+    return bool(image_format(path))

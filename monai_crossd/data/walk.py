@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .dicom_header import group_series
-from .formats import PICTURES, find_format, has_suffix, is_image
+from .formats import PICTURES, find_format, has_suffix, image_format
 from .stamps import is_cache
 
 __all__ = ["find_images", "find_series", "group_channels", "images_by_folder", "list_entries"]
@@ -22,13 +22,17 @@ def list_entries(folder: Path) -> list[Path]:
     return sorted(path for path in entries if path.exists() and not is_cache(path))
 
 
+def _by_series(dicoms: Iterable[Path]) -> dict[str, list[Path]]:
+    """DICOM images by series instance UID; a file that is there by two names counts once."""
+    real: dict[Path, Path] = {}
+    for path in sorted(dicoms, key=lambda path: (path.is_symlink(), path)):
+        real.setdefault(path.resolve(), path)
+    return group_series(sorted(real.values()))
+
+
 def find_series(files: Iterable[Path]) -> dict[str, list[Path]]:
     """The DICOM images among files, by series instance UID; a file that is there by two names counts once."""
-    real: dict[Path, Path] = {}
-    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
-        if path.is_file() and find_format(path) == "dicom":
-            real.setdefault(path.resolve(), path)
-    return group_series(sorted(real.values()))
+    return _by_series(path for path in files if path.is_file() and find_format(path) == "dicom")
 
 
 def _images_in(folder: Path, files: list[Path]) -> list[Path]:
@@ -37,8 +41,8 @@ def _images_in(folder: Path, files: list[Path]) -> list[Path]:
     Slices of one series are one image, the folder. Files that are each a series of their own (X-rays, multi-frame
     files) are an image each. Several series of slices are one path too, whose reading says what to do.
     """
-    found = {path: find_format(path) for path in files if is_image(path)}
-    series = find_series(path for path, kind in found.items() if kind == "dicom")
+    found = {path: kind for path in files if (kind := image_format(path))}
+    series = _by_series(path for path, kind in found.items() if kind == "dicom")
     others = [path for path, kind in found.items() if kind != "dicom"]
     single = all(len(names) == 1 for names in series.values())
     return others + ([names[0] for names in series.values()] if single else [folder])
