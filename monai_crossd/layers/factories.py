@@ -113,6 +113,7 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
 
     Blocks nest, and blocks of other threads wait. But MONAI has one factory for the process: a network that another
     thread builds meanwhile without a block of its own gets these convolutions too, so keep the block short.
+    A block that had no effect (MedNeXt, torchvision and others build their convolutions themselves) warns.
 
     Args:
         name: "crossd", "acs", "soft_acs", "mean_acs", "planar" or "plane_cycle" (planar layers, in the slice plane and
@@ -136,10 +137,14 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
     with _lock:
         entry = Conv.components["CONV"]
         cycling = _with_cycling_plane(**options) if name == "plane_cycle" else None
+        asked = False
 
         def swapped(dim: int) -> type[nn.Module]:
+            nonlocal asked
+            plain = entry.value(dim)  # asked of the block around this one, too: it is not without effect
             if dim not in CONVOLUTIONS[name]:
-                return entry.value(dim)
+                return plain
+            asked = True
             layer = conv_class(name, dim)
             if layer is nn.Conv2d:
                 return layer
@@ -153,3 +158,11 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
             yield
         finally:
             Conv.components["CONV"] = entry
+        if not asked:
+            warnings.warn(
+                f"use_conv({name!r}) had no effect: nothing in the block asked MONAI's factory for a convolution. "
+                "Networks are to be built inside the block. One that builds its convolutions itself, such as MedNeXt, "
+                f"gets these layers by to_3d(net2d, {name!r}) of the 2D network where to_3d can convert it; otherwise "
+                'build it in 3D without the block and fill it by transfer_weights(net2d, net3d, method="i3d").',
+                stacklevel=3,
+            )

@@ -11,7 +11,7 @@ import warnings
 import pytest
 import torch
 from monai.networks.layers import Conv
-from monai.networks.nets import BasicUNet, ResNet, SegResNet, UNet
+from monai.networks.nets import BasicUNet, MedNeXt, ResNet, SegResNet, UNet
 from torch import nn
 
 from monai_crossd.layers import ACSConv3d, CrossDConv2d, CrossDConv3d, register, use_conv
@@ -198,3 +198,55 @@ def test_another_thread_without_a_block_builds_what_the_open_block_says():
     thread, result = in_thread(small_net)
     thread.join(60)
     assert {type(m) for m in convolutions(result[0])} == {nn.Conv2d}
+
+
+def mednext():
+    width = {f"{part}_expansion_ratio": 2 for part in ("encoder", "decoder", "bottleneck")}
+    depth = {"blocks_down": (1, 1, 1, 1), "blocks_bottleneck": 1, "blocks_up": (1, 1, 1, 1)}
+    return MedNeXt(spatial_dims=3, init_filters=4, in_channels=1, out_channels=2, **width, **depth)
+
+
+def nested(outer, inner):
+    with use_conv(outer), use_conv(inner):
+        return small_net(3)
+
+
+def in_block(name, build):
+    with use_conv(name):
+        build()
+
+
+BLOCKS = {
+    "MedNeXt": (lambda: in_block("acs", mednext), 1),
+    "torch's own": (lambda: in_block("planar", lambda: nn.Conv3d(1, 1, 3)), 1),
+    "empty": (lambda: in_block("crossd", lambda: None), 1),
+    "1D, which stays plain": (lambda: in_block("crossd", lambda: Conv["conv", 1]), 1),
+    "transposed, which stays plain": (lambda: in_block("acs", lambda: Conv["convtrans", 3]), 1),
+    "empty in another": (lambda: in_block("acs", lambda: [small_net(3), in_block("crossd", list)]), 1),
+    "UNet": (lambda: in_block("acs", lambda: NETS["UNet"](3)), 0),
+    "UNet in two blocks": (lambda: nested("acs", "crossd"), 0),
+    "UNet in 2D, which is plain for acs": (lambda: in_block("acs", small_net), 0),
+    "UNet after MedNeXt": (lambda: in_block("acs", lambda: [mednext(), small_net(3)]), 0),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_a_block_without_effect_warns_once_and_names_the_remedies(case):
+    build, count = BLOCKS[case]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build()
+    ours = [warning for warning in caught if "use_conv" in str(warning.message)]
+    assert len(ours) == count
+    for warning in ours:
+        assert "had no effect" in str(warning.message)
+        assert "to_3d(net2d" in str(warning.message)
+        assert "transfer_weights(net2d, net3d, method=" in str(warning.message)
+        assert warning.filename == __file__  # the user's line
+
+
+def test_an_error_in_the_block_is_all_that_is_said():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ZeroDivisionError), use_conv("acs"):
+            1 / 0  # noqa: B018
