@@ -2,7 +2,8 @@
 """Carry knowledge from 2D images into 3D MONAI networks: Cross-D and ACS convolution, weight transfer, bundles.
 
 Importing the package registers its layers in MONAI's `Conv` factory and its encoders in `FLEXUNET_BACKBONE`. `data`,
-`training` and `visualize` are imported at their first use: they bring SimpleITK, and most programs need only layers.
+`demo`, `training` and `visualize` are imported at their first use: they bring SimpleITK, and most programs need only
+layers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from .layers import (
 from .networks import register_backbones
 
 if TYPE_CHECKING:
-    from . import data, training, visualize
+    from . import data, demo, training, visualize
 
 register()
 register_backbones()
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "convert",
     "data",
+    "demo",
     "freeze",
     "functional",
     "layers",
@@ -68,7 +70,7 @@ __all__ = [
     "visualize",
 ]
 
-_AT_FIRST_USE = ("data", "training", "visualize")
+_AT_FIRST_USE = ("data", "demo", "training", "visualize")
 
 
 def __getattr__(name: str) -> ModuleType:

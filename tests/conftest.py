@@ -83,3 +83,14 @@ def run_onnx(tmp_path):
         return [torch.from_numpy(session.run(None, {"image": x.numpy()})[0]) for x in inputs]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def demo_dir(tmp_path_factory):
+    """Folder with the two sets of the chest CT; read only."""
+    from monai_crossd.demo import prepare_demo  # SimpleITK, which most tests do without
+
+    root = tmp_path_factory.mktemp("demo")
+    for task in ("segmentation", "classification"):
+        prepare_demo(task, root)
+    return root

@@ -11,7 +11,7 @@ import pytest
 
 import monai_crossd
 
-LATER = ["data", "training", "visualize"]
+LATER = ["data", "demo", "training", "visualize"]
 PROGRAM = """
 import sys
 import monai

@@ -136,7 +136,7 @@ from monai.bundle import ckpt_export, onnx_export, run
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
 from monai_crossd.bundles import copy_bundle
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 
 assert Path(monai_crossd.__file__).parents[1] == Path(sys.argv[1]), monai_crossd.__file__
 home = Path.cwd()

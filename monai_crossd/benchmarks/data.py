@@ -31,7 +31,8 @@ from pathlib import Path
 import torch
 
 from .._version import __version__
-from ..data import CACHES, build_dataloader, build_dataset, load_datalist, prepare_phantoms
+from ..data import CACHES, build_dataloader, build_dataset, load_datalist
+from ..demo import prepare_phantoms
 from ..transforms import modality_transforms
 from . import harness
 

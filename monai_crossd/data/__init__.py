@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of data sets and the embedded demo data.
+"""Data sets: their lists, checked, and how their images are read, prepared and kept.
 
 A bundle asks its user for one word, ``dataset``; :func:`load_datalist` turns it into checked items, :func:`load_labels`
-into the names of the structures and :func:`class_weights` into weights for a loss. :func:`prepare_demo` writes the real
-chest CT (one patient) that everything here runs on when no other data set is named.
+into the names of the structures and :func:`class_weights` into weights for a loss.
 """
 
+from ..demo import EMBEDDED as EMBEDDED
+from ..demo import make_phantom as make_phantom
+from ..demo import prepare_demo as prepare_demo
+from ..demo import prepare_embedded as prepare_embedded
+from ..demo import prepare_phantoms as prepare_phantoms
 from .cache import CACHES, build_dataloader, build_dataset
 from .class_weights import class_weights
 from .datalist import DEMO_DIR, load_datalist, load_labels
-from .demo import DEMO_SLICES, EMBEDDED, prepare_demo, prepare_embedded
-from .folder import image_folder_datalist
+from .folder import image_folder_datalist as image_folder_datalist
 from .headers import check_files, check_pairs, read_shape
 from .images import list_images
 from .medmnist import MedMNIST
 from .medmnist_info import MEDMNIST
 from .npz_reader import NpzReader, register_npz_reader
 from .output_names import output_key, output_names
-from .phantoms import make_phantom, prepare_phantoms
 from .sampler import EvaluationSampler
 from .sitk_reader import SimpleITKReader, register_sitk_reader
 from .sitk_writer import SimpleITKWriter, register_sitk_writer
@@ -29,8 +31,6 @@ register_sitk_writer()
 __all__ = [
     "CACHES",
     "DEMO_DIR",
-    "DEMO_SLICES",
-    "EMBEDDED",
     "MEDMNIST",
     "EvaluationSampler",
     "MedMNIST",
@@ -42,15 +42,10 @@ __all__ = [
     "check_files",
     "check_pairs",
     "class_weights",
-    "image_folder_datalist",
     "list_images",
     "load_datalist",
     "load_labels",
-    "make_phantom",
     "output_key",
     "output_names",
-    "prepare_demo",
-    "prepare_embedded",
-    "prepare_phantoms",
     "read_shape",
 ]

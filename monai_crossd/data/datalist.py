@@ -58,7 +58,7 @@ def load_datalist(
         dataset: one of
 
             - a word for embedded data, ``"demo"``, ``"phantom:ct"``, ...; see
-              :func:`~monai_crossd.data.prepare_embedded`;
+              :func:`~monai_crossd.demo.prepare_embedded`;
             - a .json file in MONAI's decathlon form, paths relative to it;
             - a .csv file with the columns ``image`` and ``label`` and, where they are needed, ``patient`` and
               ``section`` (training, validation, test); paths relative to it. Labels are paths for segmentation; for
@@ -69,7 +69,7 @@ def load_datalist(
             - for segmentation a folder with ``imagesTr`` and ``labelsTr``, paired by file name (nnU-Net's ``_0000``
               is understood);
             - for classification a folder with ``train``, ``val`` and ``test``, each with a folder of images per class,
-              or with the class folders alone; see :func:`~monai_crossd.data.image_folder_datalist`.
+              or with the class folders alone.
         section: ``"training"``, ``"validation"`` or ``"test"``.
         task: ``"segmentation"`` or ``"classification"``.
         demo_dir: where embedded data are kept.

@@ -13,7 +13,7 @@ from monai.config import PathLike
 from monai.data import load_decathlon_datalist
 
 from .._options import look_up_option
-from .demo import EMBEDDED, prepare_embedded
+from ..demo import EMBEDDED, prepare_embedded
 from .folder import read_class_folders
 from .formats import is_image
 from .medmnist import read_medmnist

@@ -12,9 +12,10 @@ from monai.data import CacheDataset
 from monai.transforms import Compose, EnsureTyped
 from torch import Tensor
 
-from ..data import EMBEDDED, load_datalist, prepare_embedded, prepare_phantoms
+from ..data import load_datalist
 from ..data.sources import SECTIONS, read_source
 from ..data.split import find_patients
+from ..demo import EMBEDDED, prepare_embedded, prepare_phantoms
 from ..transforms import intensity_transforms, load_transforms
 from .paper import paper_transforms
 from .study import DataSpec

@@ -32,7 +32,7 @@ class DataSpec(NamedTuple):
         sections: of a source, what is trained on.
         intensity: options of :func:`monai_crossd.transforms.intensity_transforms`.
         patient_pattern: of :func:`monai_crossd.data.load_datalist`.
-        phantom: options of :func:`monai_crossd.data.prepare_phantoms`, such as subjects, size and seed.
+        phantom: options of :func:`monai_crossd.demo.prepare_phantoms`, such as subjects, size and seed.
         paper: name in the paper's Tables IV and V, whose preset transforms are taken; None: those of the modality.
     """
 

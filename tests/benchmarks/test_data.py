@@ -10,7 +10,8 @@ import pytest
 
 from monai_crossd.benchmarks.__main__ import main
 from monai_crossd.benchmarks.data import measure
-from monai_crossd.data import CACHES, load_datalist, prepare_phantoms
+from monai_crossd.data import CACHES, load_datalist
+from monai_crossd.demo import prepare_phantoms
 
 
 @pytest.fixture(scope="module")

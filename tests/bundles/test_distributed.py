@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {

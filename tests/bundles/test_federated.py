@@ -15,7 +15,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 
 from monai_crossd.bundles import copy_bundle
 from monai_crossd.convert import read_checkpoint
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 
 SMALL = {
     "crossd_2d_pretraining": {"spatial_size": [16, 16], "batch_size": 4},

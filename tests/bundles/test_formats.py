@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from PIL import Image
 
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 MODALITIES = ["ct", "mr", "us"]

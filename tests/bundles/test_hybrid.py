@@ -18,7 +18,7 @@ from monai.data import DistributedSampler
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_crossd.convert import read_checkpoint
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 from monai_crossd.networks import HybridNet
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_3d_classification"

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_crossd.data import prepare_demo
+from monai_crossd.demo import prepare_demo
 
 SHORT = ("--max_epochs", "1", "--iterations_per_epoch", "2")
 

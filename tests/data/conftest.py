@@ -8,17 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_crossd.data import prepare_demo
-
-
-@pytest.fixture(scope="session")
-def demo_dir(tmp_path_factory) -> Path:
-    """Folder with both demo sets; read only."""
-    root = tmp_path_factory.mktemp("demo")
-    for task in ("segmentation", "classification"):
-        prepare_demo(task, root)
-    return root
-
 
 @pytest.fixture
 def write_nifti():

@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import nn
 
-from monai_crossd.data import prepare_phantoms
+from monai_crossd.demo import prepare_phantoms
 from monai_crossd.evaluate_transfer.__main__ import main
 from monai_crossd.evaluate_transfer.methods import METHODS, build_2d, initialise
 from monai_crossd.evaluate_transfer.preset import preset_studies

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_crossd.data import prepare_demo
+from monai_crossd.demo import prepare_demo
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 # MONAI Label knows the task of a bundle by the name of its folder

@@ -14,12 +14,11 @@ import SimpleITK as sitk
 from monai.config import PathLike
 from monai.utils import look_up_option
 
-from .demo_sources import DEMO_SLICES, DEMO_SOURCES, DemoSource
-from .patches import BLOCK_DEPTH, PATCH_SIZE, sample_blocks, sample_patches, to_isotropic
+from .patient import BLOCK_DEPTH, DEMO_SOURCES, PATCH_SIZE, DemoSource, sample_blocks, sample_patches, to_isotropic
 from .phantoms import MODALITIES, prepare_phantoms
 from .prepared import prepare_once
 
-__all__ = ["DEMO_SLICES", "EMBEDDED", "prepare_demo", "prepare_embedded"]
+__all__ = ["EMBEDDED", "prepare_demo", "prepare_embedded"]
 
 SEED = 0
 BLOCK_FRACTION = 4  # of the 2D patches: neighbouring blocks share most of their voxels
@@ -190,7 +189,7 @@ def prepare_embedded(word: str, task: str, root: PathLike) -> Path:
       :func:`prepare_demo`; with ``":3d"`` behind it, for classification, blocks of volumes in place of 2D patches.
     - ``"phantom:ct"``, ``"phantom:mr"``, ``"phantom:mr_t1"``, ``"phantom:us"``: 24 synthetic subjects, volumes of
       64x64x32 as NIfTI; with ``":2d"`` behind it, 240 of one slice of 64x64 as PNG; see
-      :func:`~monai_crossd.data.phantoms.prepare_phantoms`.
+      :func:`~monai_crossd.demo.prepare_phantoms`.
 
     Args:
         word: one of these, the keys of ``EMBEDDED``.

