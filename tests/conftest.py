@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test shares: a fixed seed, CUDA tests skipped without CUDA, other processes and other run times."""
+"""What every test shares: a fixed seed, one thread, CUDA tests skipped without CUDA, other processes and run times."""
 
 from __future__ import annotations
 
 import locale
+import os
 import subprocess
 import sys
 import warnings
+
+# Tensors here are tiny: torch's threads wait for each other far longer than they work. Processes that a test starts are
+# told so too, before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -17,7 +22,15 @@ settings.register_profile("monai_crossd", deadline=None, derandomize=True, max_e
 settings.load_profile("monai_crossd")
 
 
+def pytest_configure(config):
+    # `pytest -n 2 --dist loadfile` takes the files in the order below, not those of most tests first
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
+    # files with slow tests first: the other ones fill up what a last long file would leave idle
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
@@ -30,13 +43,8 @@ def _seed():
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(request):
-    """Tensors here are tiny: on a busy machine torch's threads wait for each other far longer than they work."""
-    threads = torch.get_num_threads()
-    if not request.node.get_closest_marker("slow"):
-        torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread():
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
