@@ -102,3 +102,19 @@ def demo_dir(tmp_path_factory):
     for task in ("segmentation", "classification"):
         prepare_demo(task, root)
     return root
+
+
+OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # they are there as long as this is
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """A CUDA build of torchvision imports beside a CPU build of torch once its operators have names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+            OPERATORS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:
+            pass  # it has its own already
+        return pytest.importorskip("torchvision")

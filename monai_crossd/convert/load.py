@@ -61,6 +61,18 @@ def load_checkpoint(
         FileNotFoundError: if there is no such file.
         TransferError: (a ValueError) if `strict` and something does not fit; nothing is loaded, the report is in it.
         ValueError: if the file or its format is not understood, a method is needed, or one is given for nothing.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from monai.networks.nets import resnet10
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/resnet10.pth"
+        ...     torch.save(resnet10(spatial_dims=2, n_input_channels=1, num_classes=7).state_dict(), path)
+        ...     net3d = resnet10(spatial_dims=3, n_input_channels=1, num_classes=2)
+        ...     report = load_checkpoint(path, net3d, method="i3d", exclude="fc.*")
+        >>> sorted(report.initial)
+        ['fc.bias', 'fc.weight']
     """
     net = unwrapped(net)
     file = read_checkpoint(path)

@@ -27,6 +27,13 @@ class TransferReport:
         conflicts: key of the 3D network whose counterpart does not fit, and why; these keep their initial value too.
         numel: number of values behind each key of the 3D network.
         notes: what was done to the source before.
+
+    Example:
+        >>> import torch
+        >>> from monai_crossd import transfer_weights
+        >>> report = transfer_weights(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv3d(1, 4, 3), method="i3d")
+        >>> report.share, sorted(report.transferred)
+        (1.0, ['bias', 'weight'])
     """
 
     method: str

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 
@@ -16,20 +14,6 @@ TIMM = ["resnet18", "resnet50d", "densenet121", "regnety_002", "efficientnet_b0"
 # what such networks do in their own forward shows when they are run
 CALLS_BY_NAME = ["densenet121", "mobilenet_v2"]
 FUNCTIONAL = ["vgg11_bn", "shufflenet_v2_x0_5", "mnasnet0_5", "vit_b_16"]
-
-
-@pytest.fixture(scope="module")
-def torchvision():
-    """A CUDA build of torchvision imports beside a CPU build of torch once its operator `nms` has a name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            library = torch.library.Library("torchvision", "DEF")
-            library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-            library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        except RuntimeError:
-            pass  # it has its own already
-        yield pytest.importorskip("torchvision")
 
 
 def check(net, size):

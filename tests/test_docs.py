@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""README and docs/: what they state, link to and tell a reader to type."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+import monai_crossd
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("bundles/*/docs/README.md"))]
+BUNDLES = sorted(path for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
+
+
+def code(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_readme_is_short_and_starts_with_its_two_commands():
+    assert len(README.splitlines()) <= 120
+    marked = [
+        re.search(rf"<!-- {name}-command -->\n```bash\n(.*?)```\n<!-- end -->", README, re.DOTALL)[1]
+        for name in ("main", "test")
+    ]
+    assert code(README, "bash")[:2] == marked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    prose = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_index_has_every_page():
+    links = set(re.findall(r"\]\(([^)\s]+)\)", (ROOT / "docs" / "README.md").read_text("utf-8")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= links
+
+
+def test_examples_of_readme_run(torchvision, capsys):
+    (example,) = code(README, "python")
+    exec(compile(example, "README.md", "exec"), {})
+    printed = re.findall(r"print\(.*\)  # (.*)", example)
+    assert capsys.readouterr().out.splitlines() == printed
+
+
+def options_of(bundle: Path) -> set[str]:
+    configs = [*bundle.glob("configs/*.yaml"), bundle / "configs" / "inference.json"]
+    return {key for path in configs for key in yaml.safe_load(path.read_text("utf-8"))}
+
+
+def misfits(command: str) -> list[str]:
+    """Config files and options of a `monai.bundle run` that no bundle has together."""
+    words = shlex.split(command)
+    files = yaml.safe_load(words[words.index("--config_file") + 1])
+    files = [files] if isinstance(files, str) else files
+    options = {word.removeprefix("--") for word in words if word.startswith("--")} - {"config_file", "standalone"}
+    options -= {"nproc_per_node"}
+    wrong = {}
+    for bundle in BUNDLES:
+        wrong[bundle.name] = [name for name in files if not (bundle / name).is_file()]
+        wrong[bundle.name] += sorted(options - options_of(bundle))
+    return min(wrong.values(), key=len)
+
+
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [
+        ("python -m monai.bundle run --config_file configs/train.yaml --dataset_dir x", []),
+        ("python -m monai.bundle run --config_file configs/trian.yaml --dataset_dir x", ["configs/trian.yaml"]),
+        ("python -m monai.bundle run --config_file \"['configs/train.yaml', 'x.yaml']\"", ["x.yaml"]),
+        ("python -m monai.bundle run --config_file configs/train.yaml --data_dir x", ["data_dir"]),
+    ],
+)
+def test_misfits_are_found(command, wrong):
+    assert misfits(command) == wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_name_what_is_there(page):
+    lines = "\n".join(code(page.read_text("utf-8"), "bash")).replace("\\\n", " ").splitlines()
+    for line in lines:
+        if "monai.bundle run" in line:
+            wanted = re.search(r"(python|torchrun) .*-m monai\.bundle run[^&#)]*", line)[0]
+            assert not misfits(wanted), line
+        for module in re.findall(r"-m (monai_crossd[\w.]*)", line):
+            assert importlib.util.find_spec(module) is not None, line
+
+
+ROW = re.compile(r"^\| `(\w+)`[^|]*\| [^|]* \| ([^|]*)\| ([^|]*)\| [\d.]+ \|$", re.MULTILINE)
+NAME_IN_STUDY = {"crossd-crossd": "crossd-dynamic"}
+
+
+def test_gains_of_readme_are_those_of_the_study():
+    with (ROOT / "docs" / "transfer_table.csv").open(encoding="utf-8", newline="") as file:
+        averages = {(row["mode"], row["method"]): float(row["Average"]) for row in csv.DictReader(file)}
+    stated = {}
+    for method, *gains in ROW.findall(README):
+        for source, gain in zip(("conv2d", "crossd"), gains, strict=True):
+            name = f"{source}-{method}"
+            stated[NAME_IN_STUDY.get(name, name)] = gain.strip().replace("−", "-")
+    measured = {
+        name: " / ".join(f"{averages[mode, name] - averages[mode, 'random']:+.2f}" for mode in ("linear_probe", "full"))
+        for name in stated
+        if ("full", name) in averages
+    }
+    assert {name: gain for name, gain in stated.items() if gain} == measured
+    assert len(measured) == 7
+
+
+@pytest.fixture(scope="module")
+def make_api():
+    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_api_page_is_up_to_date(make_api):
+    assert (ROOT / "docs" / "api.md").read_text("utf-8") == make_api.page(), "run `python docs/make_api.py`"
+
+
+def test_every_exported_name_says_what_it_is(make_api):
+    for module in make_api.parts():
+        for name, value in make_api.exported(module).items():
+            assert re.search(r"\w.*[.:)]$", make_api.first_line(value)), f"{module.__name__}.{name}"
+
+
+def test_names_at_the_top_are_documented_in_full_with_examples(make_api):
+    names = make_api.exported(monai_crossd)
+    titles = set(re.findall(r"^### (\w+)$", (ROOT / "docs" / "api.md").read_text("utf-8"), re.MULTILINE))
+    assert titles == names.keys()
+    errors = {name for name, value in names.items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert {name for name, value in names.items() if ">>> " not in make_api.docstring(value)} <= errors
