@@ -12,9 +12,10 @@ from ..demo import prepare_embedded as prepare_embedded
 from ..demo import prepare_phantoms as prepare_phantoms
 from .cache import CACHES, build_dataloader, build_dataset
 from .class_weights import class_weights
-from .datalist import DEMO_DIR, load_datalist, load_labels
+from .datalist import DEMO_DIR, load_datalist, load_heads, load_labels
 from .folder import image_folder_datalist as image_folder_datalist
 from .headers import check_files, check_pairs, read_shape
+from .image_sets import ImageSets, balanced_sampler
 from .images import list_images
 from .medmnist import MedMNIST
 from .medmnist_info import MEDMNIST
@@ -33,10 +34,12 @@ __all__ = [
     "DEMO_DIR",
     "MEDMNIST",
     "EvaluationSampler",
+    "ImageSets",
     "MedMNIST",
     "NpzReader",
     "SimpleITKReader",
     "SimpleITKWriter",
+    "balanced_sampler",
     "build_dataloader",
     "build_dataset",
     "check_files",
@@ -44,6 +47,7 @@ __all__ = [
     "class_weights",
     "list_images",
     "load_datalist",
+    "load_heads",
     "load_labels",
     "output_key",
     "output_names",

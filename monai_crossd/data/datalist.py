@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from monai.config import PathLike
 
 from .._options import look_up_option
+from .data_sets import join_labels, join_lists, name_data_sets
 from .headers import find_faults
 from .label_maps import count_labels, number_labels
 from .skip import ON_ERROR, ItemList, Skipped
 from .sources import SECTIONS, Source, read_source
 from .split import complete_sections
 
-__all__ = ["DEMO_DIR", "load_datalist", "load_labels"]
+__all__ = ["DEMO_DIR", "load_datalist", "load_heads", "load_labels"]
 
 DEMO_DIR = Path("~/.cache/monai_crossd/demo").expanduser()
 
@@ -41,7 +44,7 @@ def _readable(items: list[dict], source: Source, task: str, on_error: str, spati
 
 
 def load_datalist(
-    dataset: PathLike,
+    dataset: PathLike | Sequence[PathLike],
     section: str = "training",
     task: str = "segmentation",
     demo_dir: PathLike = DEMO_DIR,
@@ -69,7 +72,9 @@ def load_datalist(
             - for segmentation a folder with ``imagesTr`` and ``labelsTr``, paired by file name (nnU-Net's ``_0000``
               is understood);
             - for classification a folder with ``train``, ``val`` and ``test``, each with a folder of images per class,
-              or with the class folders alone.
+              or with the class folders alone;
+            - for classification a list of these: the classes stand side by side, and an item has the name of its data
+              set as "data_set" (:func:`load_heads`).
         section: ``"training"``, ``"validation"`` or ``"test"``.
         task: ``"segmentation"`` or ``"classification"``.
         demo_dir: where embedded data are kept.
@@ -100,6 +105,10 @@ def load_datalist(
     """
     look_up_option(section, SECTIONS)
     look_up_option(on_error, ON_ERROR)
+    if _is_list(dataset):
+        labels = _labels_by_name(dataset, task, demo_dir, on_error, nested)
+        options = (section, task, demo_dir, val_fraction, seed, patient_pattern, on_error, nested, spatial_dims)
+        return join_lists({n: load_datalist(d, *options) for n, d in zip(labels, dataset, strict=True)}, labels)
     source = read_source(dataset, task, demo_dir, nested)
     if section == "training" and source.path.is_dir():  # of a list the labels are enough
         _check_classes(source, task)
@@ -138,8 +147,48 @@ def _number_labels(items: list[dict], source: Source, on_error: str) -> dict[int
     return number_labels(found, source.path)
 
 
+def _is_list(dataset: PathLike | Sequence[PathLike]) -> TypeGuard[Sequence[PathLike]]:
+    return isinstance(dataset, (list, tuple))
+
+
+def _labels_by_name(
+    datasets: Sequence[PathLike], task: str, demo_dir: PathLike, on_error: str, nested: bool
+) -> dict[str, dict[int, str]]:
+    if task != "classification":
+        raise ValueError(f"{task} learns from one data set, but {list(map(str, datasets))} is a list: name one of it.")
+    names = name_data_sets(datasets)
+    return {name: load_labels(d, task, demo_dir, on_error, nested) for name, d in zip(names, datasets, strict=True)}
+
+
+def load_heads(
+    dataset: PathLike | Sequence[PathLike],
+    demo_dir: PathLike = DEMO_DIR,
+    on_error: str = "raise",
+    nested: bool = False,
+) -> dict[str, int]:
+    """Heads that a classifier of several data sets needs: how many of its outputs, in order, belong to each.
+
+    Args:
+        dataset: as in :func:`load_datalist`.
+        demo_dir: where embedded data are kept.
+        on_error: as in :func:`load_datalist`.
+        nested: as there.
+
+    Returns:
+        Number of classes by name of the data set; empty where ``dataset`` is no list.
+
+    Example:
+        >>> load_heads("demo")
+        {}
+    """
+    if not _is_list(dataset):
+        return {}
+    labels = _labels_by_name(dataset, "classification", demo_dir, on_error, nested)
+    return {name: len(of_set) for name, of_set in labels.items()}
+
+
 def load_labels(
-    dataset: PathLike,
+    dataset: PathLike | Sequence[PathLike],
     task: str = "segmentation",
     demo_dir: PathLike = DEMO_DIR,
     on_error: str = "raise",
@@ -166,6 +215,8 @@ def load_labels(
             that has to be read for them cannot be.
     """
     look_up_option(on_error, ON_ERROR)
+    if _is_list(dataset):
+        return join_labels(_labels_by_name(dataset, task, demo_dir, on_error, nested))
     source = read_source(dataset, task, demo_dir, nested)
     if task == "segmentation" and not source.labels:
         items = [item for items in source.sections.values() for item in items]

@@ -15,6 +15,7 @@
 - :class:`StopOnNaN` ends a training whose loss has become nan.
 
 :class:`HybridTrainer` is a trainer, for images and volumes in the same run; :class:`BalancedAccuracy` is a metric.
+:class:`HeadsLoss` and :class:`HeadScores` are for classifiers of several data sets, with a head for each.
 
 :class:`RepeatedOneCycleLR` is a learning-rate schedule that a federated client does not come to the end of.
 
@@ -34,6 +35,7 @@ from .describe_run import describe_run
 from .early_stop import EarlyStop
 from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
+from .heads import HeadScores, HeadsLoss, head_labels, head_scores, head_slice
 from .history import as_curves, read_history, write_history
 from .history_handler import HistoryHandler
 from .hybrid import HybridTrainer
@@ -62,6 +64,8 @@ __all__ = [
     "ClassificationReport",
     "EarlyStop",
     "EpochSeed",
+    "HeadScores",
+    "HeadsLoss",
     "HistoryHandler",
     "HybridTrainer",
     "LabelMapsHandler",
@@ -89,6 +93,9 @@ __all__ = [
     "describe_run",
     "find_weights",
     "format_scores",
+    "head_labels",
+    "head_scores",
+    "head_slice",
     "prepare_plain_batch",
     "print_best",
     "read_history",

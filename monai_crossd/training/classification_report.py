@@ -16,6 +16,7 @@ from ..visualize import save_confusion
 from ..visualize.figures import need_matplotlib
 from .bootstrap import RESAMPLES
 from .classification import classification_scores, confusion_counts
+from .heads import head_scores, own_head
 from .report import MetricsReport, gather
 from .scores import write_csv
 
@@ -35,6 +36,9 @@ class ClassificationReport(MetricsReport):
         labels: names by class number.
         resamples: number of resamples.
         seed: of the resampling.
+        heads: of a network with a head for each of several data sets, of :func:`monai_crossd.data.load_heads`: scores
+            are those of each data set (:func:`head_scores`), and probabilities are among the classes of the item's own;
+            "pred" then holds logits.
 
     Raises:
         OptionalImportError: When matplotlib is not installed; at once, not after the run.
@@ -50,10 +54,16 @@ class ClassificationReport(MetricsReport):
     """
 
     def __init__(
-        self, output_dir: PathLike, labels: Mapping[int, str], resamples: int = RESAMPLES, seed: int = 0
+        self,
+        output_dir: PathLike,
+        labels: Mapping[int, str],
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        heads: Mapping[str, int] | None = None,
     ) -> None:
         need_matplotlib("matplotlib.figure")
         super().__init__(output_dir, labels, resamples, seed)
+        self.heads = dict(heads or {})
         self._predictions: list[tuple[np.ndarray, int]] = []
 
     def _start(self, evaluator: Engine) -> None:
@@ -70,9 +80,15 @@ class ClassificationReport(MetricsReport):
         if not write:
             return
         names = list(self.labels.values())
-        probabilities = _softmax(np.stack([pred for pred, _ in predictions]))
+        outputs = np.stack([pred for pred, _ in predictions])
         truth = np.array([label for _, label in predictions])
-        scores = classification_scores(probabilities, truth, self.labels, self.resamples, self.seed)
+        if self.heads:
+            outputs = own_head(torch.from_numpy(outputs), torch.from_numpy(truth), self.heads).numpy()
+        probabilities = _softmax(outputs)
+        if self.heads:
+            scores = head_scores(probabilities, truth, self.labels, self.heads, self.resamples, self.seed)
+        else:
+            scores = classification_scores(probabilities, truth, self.labels, self.resamples, self.seed)
         predicted = probabilities.argmax(1)
         counts = confusion_counts(predicted, truth, len(names))
         write_csv(

@@ -18,8 +18,8 @@ def describe_run(*names: str) -> dict[str, Any]:
     """Values of the running bundle's config, for :class:`BestCheckpoint` to keep beside the weights.
 
     Args:
-        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim". "dataset_dir", a path, is
-            kept as an absolute one.
+        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim". "dataset_dir", a path or
+            several, is kept as an absolute one.
 
     Returns:
         The values by name; the network's class and arguments as "network_def"; and the bundle's metadata, with the
@@ -44,13 +44,18 @@ def describe_run(*names: str) -> dict[str, Any]:
     except TypeError as error:
         raise ValueError(f"What is trained cannot be written down: {error} Give numbers and text.") from error
     found["network_def"] = {"network": parser.get("network_def")["_target_"], **arguments}
-    dataset = found.get("dataset_dir")
-    if dataset is not None and Path(dataset).expanduser().exists():
-        found["dataset_dir"] = os.path.abspath(Path(dataset).expanduser())
+    if (dataset := found.get("dataset_dir")) is not None:
+        found["dataset_dir"] = [_place(d) for d in dataset] if isinstance(dataset, list) else _place(dataset)
     metadata = parser.get("_meta_")
     if metadata:
         found["metadata"] = _metadata(copy.deepcopy(metadata), found)
     return found
+
+
+def _place(dataset: Any) -> Any:
+    """Absolute path of a data set; a word for embedded data stays."""
+    path = Path(str(dataset)).expanduser()
+    return os.path.abspath(path) if path.exists() else dataset
 
 
 def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +64,8 @@ def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     image, pred = (metadata["network_data_format"][k][n] for k, n in (("inputs", "image"), ("outputs", "pred")))
     image.update(num_channels=run["in_channels"], spatial_shape=size)
     if "modality" in run:
-        image["modality"] = run["modality"].upper()
+        words = run["modality"] if isinstance(run["modality"], list) else [run["modality"]]
+        image["modality"] = ", ".join(dict.fromkeys(word.upper() for word in words))
     pred.update(num_channels=len(labels), channel_def={str(number): name for number, name in enumerate(labels)})
     if len(pred["spatial_shape"]) == len(size):  # of a segmentation
         pred["spatial_shape"] = size

@@ -7,12 +7,13 @@ lists of MONAI dictionary transforms, so that a bundle joins them in one Compose
 
 from .augmentation import augmentation_transforms
 from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonuniformity, RandNonuniformityd
+from .by_data_set import ByDataSet
 from .channels import EnsureChannels, EnsureChannelsd
 from .class_label import ReadClassd
 from .depth_gain import RandDepthGain, RandDepthGaind
 from .finite import ReplaceNonFinite, ReplaceNonFinited
 from .grid import CheckGridd
-from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity, us_intensity
+from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity, us_intensity, xray_intensity
 from .label_map import RoundLabels, RoundLabelsd
 from .log_compression import LogCompress, LogCompressd
 from .modality import load_transforms, modality_transforms
@@ -25,6 +26,7 @@ from .volume_to_slices import VolumeToSlices, VolumeToSlicesd, slice_fractions
 
 __all__ = [
     "WINDOWS",
+    "ByDataSet",
     "CheckGridd",
     "ClipPercentiles",
     "ClipPercentilesd",
@@ -64,4 +66,5 @@ __all__ = [
     "mr_intensity",
     "slice_fractions",
     "us_intensity",
+    "xray_intensity",
 ]

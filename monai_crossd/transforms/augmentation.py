@@ -28,7 +28,7 @@ __all__ = ["augmentation_transforms"]
 
 def _intensity(modality: str, keys: Sequence) -> list[MapTransform]:
     """For intensities as `intensity_transforms` leaves them."""
-    if modality == "ct":
+    if modality in ("ct", "xray"):
         return [
             RandScaleIntensityd(keys, factors=0.15, prob=0.5),
             RandShiftIntensityd(keys, offsets=0.1, prob=0.5),
@@ -58,16 +58,17 @@ def augmentation_transforms(
     """Random transforms of a modality, as a list to be joined with others in one Compose.
 
     Flips and affine maps move images and label maps alike, labels by the nearest neighbour. After them images, not
-    labels, get: CT a factor, an offset and noise; MR a bias field, a gamma, Gibbs ringing and noise; ultrasound speckle
-    and a gain along the depth (spatial axis 1). They expect intensities from :func:`intensity_transforms`.
+    labels, get: CT and X-ray a factor, an offset and noise; MR a bias field, a gamma, Gibbs ringing and noise;
+    ultrasound speckle and a gain along the depth (spatial axis 1). They expect intensities from
+    :func:`intensity_transforms`.
 
     Args:
-        modality: "ct", "mr" or "us".
+        modality: "ct", "mr", "us" or "xray".
         spatial_dims: 2 or 3.
         keys: of images and label maps; a class number is not among them.
         label_keys: those of `keys` that are label maps; others are ignored.
         flip_axes: spatial axes to flip with probability 1/2 each. None flips ultrasound along axis 0, across the beam,
-            and nothing else: CT and MR show on which side the heart is.
+            and nothing else: CT, MR and X-ray show on which side the heart is.
         rotation: largest angle, in radians.
         scaling: largest relative change of size.
         depth_axis: the axis through the slices of a volume, kept as it is: rotation and scaling happen within the
@@ -85,7 +86,7 @@ def augmentation_transforms(
         >>> [type(t).__name__ for t in augmentation_transforms("us", 2)]
         ['RandFlipd', 'RandAffined', 'RandSpeckled', 'RandDepthGaind']
     """
-    look_up_option(modality, ("ct", "mr", "us"))
+    look_up_option(modality, ("ct", "mr", "us", "xray"))
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3.")
     axes = tuple(range(-spatial_dims, spatial_dims))

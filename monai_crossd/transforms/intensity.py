@@ -16,7 +16,7 @@ from .bias_field import N4BiasFieldCorrectiond
 from .log_compression import LogCompressd
 from .percentiles import ClipPercentilesd
 
-__all__ = ["WINDOWS", "ct_intensity", "intensity_transforms", "mr_intensity", "us_intensity"]
+__all__ = ["WINDOWS", "ct_intensity", "intensity_transforms", "mr_intensity", "us_intensity", "xray_intensity"]
 
 # name: (level, width) in HU. The typical values of Radiopaedia's article "Windowing (CT)", the middle where it gives a
 # range; "wide" is this package's: from air to dense cancellous bone.
@@ -133,7 +133,29 @@ def us_intensity(
     return [LogCompressd(keys, 60.0 if dynamic_range is None else dynamic_range)]
 
 
-_PRESETS: dict[str, Callable[..., list[MapTransform]]] = {"ct": ct_intensity, "mr": mr_intensity, "us": us_intensity}
+def xray_intensity(keys: KeysCollection = "image", value_range: Sequence[float] = (0, 255)) -> list[MapTransform]:
+    """A radiograph, or any grey picture as somebody has windowed it, brought to -1 (black) ... 1.
+
+    Args:
+        keys: of the images.
+        value_range: (black, white); give (0, 4095) for 12 bits.
+
+    Returns:
+        MONAI dictionary transforms.
+
+    Raises:
+        ValueError: when the range is not rising.
+    """
+    black, white = _check_pair("value_range", value_range)
+    return [ScaleIntensityRanged(keys, black, white, -1, 1, clip=True)]
+
+
+_PRESETS: dict[str, Callable[..., list[MapTransform]]] = {
+    "ct": ct_intensity,
+    "mr": mr_intensity,
+    "us": us_intensity,
+    "xray": xray_intensity,
+}
 
 
 def intensity_transforms(modality: str, keys: KeysCollection = "image", **options: Any) -> list[MapTransform]:
@@ -143,7 +165,8 @@ def intensity_transforms(modality: str, keys: KeysCollection = "image", **option
     caching before it: that is why this is a list.
 
     Args:
-        modality: "ct" (:func:`ct_intensity`), "mr" (:func:`mr_intensity`) or "us" (:func:`us_intensity`).
+        modality: "ct" (:func:`ct_intensity`), "mr" (:func:`mr_intensity`), "us" (:func:`us_intensity`) or "xray"
+            (:func:`xray_intensity`).
         keys: of the images.
         options: of that function. One that is None has its default, so that a configuration can name the options of
             every modality.

@@ -121,7 +121,7 @@ def modality_transforms(
     data sets keep its results; "train" adds the random part (a crop of `roi_size`, :func:`augmentation_transforms`).
 
     Args:
-        modality: "ct", "mr" or "us".
+        modality: "ct", "mr", "us" or "xray".
         spatial_dims: 2 or 3.
         stage: "train", "validate" or "infer"; the last needs no label and leaves one alone.
         image_key: of the image's path.

@@ -129,7 +129,7 @@ def test_pickle(modality, options):
 @pytest.mark.parametrize(
     ("modality", "options", "message"),
     [
-        ("xray", {}, "xray"),
+        ("pet", {}, "pet"),
         ("CT", {}, "CT"),
         ("ct", {"window": "lungs"}, "did you mean 'lung'"),
         ("ct", {"window": (100, 100)}, r"window is \(100, 100\); expected two finite numbers"),
