@@ -55,8 +55,7 @@ class Network:
         depth_axis: axis of the 3D kernels that those of the 2D network lack.
         exclude: pattern of keys that are meant to differ, and why.
         cannot: column, and why it cannot be.
-        slow: takes many seconds.
-        large: takes minutes; the same classes as other rows, so tests leave it to the command.
+        large: the same code as another row with more or wider layers, so tests leave it to the command.
         needs: package that MONAI needs for it.
     """
 
@@ -67,7 +66,6 @@ class Network:
     depth_axis: int = -1
     exclude: dict[str, str] = field(default_factory=dict)
     cannot: dict[str, str] = field(default_factory=dict)
-    slow: bool = False
     large: bool = False
     needs: str | None = None
 
@@ -99,28 +97,28 @@ def _table() -> dict[str, Network]:
     vit: Any = dict(hidden_size=24, mlp_dim=32, num_heads=2)
     return {
         **{
-            f"ResNet ({name})": Network(partial(_resnet, name), slow=name not in ("resnet10", "resnet18", "resnet50"))
+            f"ResNet ({name})": Network(partial(_resnet, name), large=name not in ("resnet10", "resnet34", "resnet50"))
             for name in ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200")
         },
         "SEResNet50": Network(lambda d: nets.SEResNet50(spatial_dims=d, **senet)),
-        "SEResNet101": Network(lambda d: nets.SEResNet101(spatial_dims=d, **senet)),
-        "SEResNet152": Network(lambda d: nets.SEResNet152(spatial_dims=d, **senet)),
+        "SEResNet101": Network(lambda d: nets.SEResNet101(spatial_dims=d, **senet), large=True),
+        "SEResNet152": Network(lambda d: nets.SEResNet152(spatial_dims=d, **senet), large=True),
         "SEResNeXt50": Network(lambda d: nets.SEResNeXt50(spatial_dims=d, groups=4, **senet)),
-        "SEResNeXt101": Network(lambda d: nets.SEResNeXt101(spatial_dims=d, groups=4, **senet)),
+        "SEResNeXt101": Network(lambda d: nets.SEResNeXt101(spatial_dims=d, groups=4, **senet), large=True),
         "SENet154": Network(lambda d: nets.SENet154(spatial_dims=d, groups=4, **senet)),
         "DenseNet": Network(
             lambda d: nets.DenseNet(d, 1, 2, init_features=8, growth_rate=4, block_config=(2, 2, 2, 2))
         ),
-        "DenseNet121": Network(lambda d: nets.DenseNet121(d, 1, 2, init_features=8, growth_rate=4), slow=True),
-        "DenseNet169": Network(lambda d: nets.DenseNet169(d, 1, 2, init_features=8, growth_rate=4), slow=True),
-        "DenseNet201": Network(lambda d: nets.DenseNet201(d, 1, 2, init_features=8, growth_rate=4), slow=True),
-        "DenseNet264": Network(lambda d: nets.DenseNet264(d, 1, 2, init_features=8, growth_rate=4), slow=True),
+        "DenseNet121": Network(lambda d: nets.DenseNet121(d, 1, 2, init_features=8, growth_rate=4)),
+        "DenseNet169": Network(lambda d: nets.DenseNet169(d, 1, 2, init_features=8, growth_rate=4), large=True),
+        "DenseNet201": Network(lambda d: nets.DenseNet201(d, 1, 2, init_features=8, growth_rate=4), large=True),
+        "DenseNet264": Network(lambda d: nets.DenseNet264(d, 1, 2, init_features=8, growth_rate=4), large=True),
         **{
             f"EfficientNetBN (b{i})": Network(
                 lambda d, i=i: nets.EfficientNetBN(  # type: ignore[misc]
                     f"efficientnet-b{i}", pretrained=False, spatial_dims=d, in_channels=1, num_classes=2
                 ),
-                slow=i > 0,
+                large=i > 0,
             )
             for i in (0, 1, 2)
         },
@@ -143,22 +141,19 @@ def _table() -> dict[str, Network]:
         ),
         "SegResNetDS": Network(lambda d: nets.SegResNetDS(d, blocks_down=(1, 1, 1), dsdepth=2, **narrow)),
         "SegResNetDS2": Network(lambda d: nets.SegResNetDS2(d, blocks_down=(1, 1, 1), **narrow)),
-        "VNet": Network(lambda d: nets.VNet(d, 1, 2, dropout_dim=d), slow=True),
+        "VNet": Network(lambda d: nets.VNet(d, 1, 2, dropout_dim=d)),
         "HighResNet": Network(lambda d: nets.HighResNet(d, 1, 2), size=12),
         "AHNet": Network(
             lambda d: nets.AHNet((1, 1, 1, 1), d, 1, 2, psp_block_num=1),
             depth_axis=0,
             cannot={"crossd": FLATTER_BANK},
-            slow=True,
         ),
         **{
             f"FlexibleUNet ({name})": Network(
                 lambda d, name=name: nets.FlexibleUNet(  # type: ignore[misc]
                     1, 2, name, spatial_dims=d, decoder_channels=(16, 8, 8, 8, 4)
                 ),
-                slow=name != "resnet10",
-                large=name
-                not in ("resnet10", "resnet18", "resnet34", "resnet50", "efficientnet-b0", "efficientnet-b1"),
+                large=name not in ("resnet10", "resnet18", "resnet50", "efficientnet-b0"),
             )
             for name in ALL_BACKBONES
         },
@@ -173,7 +168,6 @@ def _table() -> dict[str, Network]:
             lambda d: nets.SwinUNETR(1, 2, window_size=4, feature_size=12, spatial_dims=d),
             size=64,
             needs="einops",
-            slow=True,
         ),
         "ViT": Network(
             lambda d: nets.ViT(1, 32, 16, num_layers=2, classification=True, spatial_dims=d, **vit), needs="einops"

@@ -2,10 +2,10 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_module
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 
@@ -19,9 +19,6 @@ def run_bundle():
             # the weights of this checkout stay
             arguments = (*arguments, "--ckpt_dir", arguments[arguments.index("--output_dir") + 1])
         files = str([f"configs/{config}.yaml" for config in configs])
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files, *arguments]
-        return subprocess.run(
-            command, cwd=BUNDLES / name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900
-        )
+        return run_module("monai.bundle", "run", "--config_file", files, *arguments, folder=BUNDLES / name)
 
     return run

@@ -22,7 +22,7 @@ def check(net, size):
     image = torch.randn(1, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(to_crossd(net, init="preserve")(image), net(image), rtol=1e-2, atol=1e-3)
-    volume = torch.randn(1, 3, size, size, size)
+    volume = torch.randn(1, 3, size, size, 32)
     for method in ("i3d", "centre", "acs", "crossd"):
         net3d = to_3d(net, method)
         out = net3d(volume)
@@ -31,12 +31,15 @@ def check(net, size):
         assert next(net3d.parameters()).grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_torchvision(torchvision, name):
     check(getattr(torchvision.models, name)(), 64)
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "small" in name else [pytest.mark.slow]) for name in TIMM]
+)
 def test_timm(torchvision, name):
     timm = pytest.importorskip("timm")
     check(timm.create_model(name), 64)
@@ -48,6 +51,7 @@ def test_a_function_of_torch_is_named(torchvision, name):
         to_3d(getattr(torchvision.models, name)(), "i3d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONAL)
 def test_a_functional_call_is_found_by_an_example(torchvision, name):
     size = 224 if name == "vit_b_16" else 64

@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
 
 import pytest
 from monai.data import Dataset
 from monai.transforms import Compose, LoadImaged
+from processes import run_module
 
 from monai_crossd.training import claim_folders, messages
 from monai_crossd.training.messages import begin_run, unwrapped
@@ -84,7 +84,6 @@ def test_the_reader_that_nobody_chose_says_nothing(monkeypatch):
     assert [str(warning.message) for warning in caught] == ["another"]
 
 
-@pytest.mark.slow
 def test_a_bundle_ends_with_our_message(tmp_path):
     """As a user runs it: the option by its name, the interruption without a traceback."""
     config = {
@@ -96,12 +95,12 @@ def test_a_bundle_ends_with_our_message(tmp_path):
     }
     (tmp_path / "train.json").write_text(json.dumps(config))
     (tmp_path / "metadata.json").write_text(json.dumps({"version": "1"}))
-    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(tmp_path / "train.json")]
-    done = subprocess.run([*command, "--convv", "acs"], capture_output=True, text=True)
+    command = ["monai.bundle", "run", "--config_file", str(tmp_path / "train.json")]
+    done = run_module(*command, "--convv", "acs", folder=tmp_path, apart=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "ValueError: convv is no option of this bundle; did you mean conv?"
     assert "Failed to evaluate" not in done.stderr
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_module(*command, folder=tmp_path, apart=True)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Stopped before")

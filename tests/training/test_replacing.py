@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import stat
 
 import pytest
+from processes import start
 
 from monai_crossd.training.replacing import replacing
 from monai_crossd.training.scores import write_csv
@@ -23,9 +23,7 @@ def write_often(path, value):
 
 def test_two_writers_never_mix(tmp_path):
     path = tmp_path / "a [1]*.bin"
-    processes = [multiprocessing.get_context("spawn").Process(target=write_often, args=(path, v)) for v in (1, 2)]
-    for process in processes:
-        process.start()
+    processes = [start(write_often, path, value) for value in (1, 2)]
     seen = set()
     while any(process.is_alive() for process in processes):
         if path.exists():
@@ -57,8 +55,7 @@ def die_within(path):
 def test_what_a_killed_process_left_is_removed(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    process = multiprocessing.get_context("spawn").Process(target=die_within, args=(path,))
-    process.start()
+    process = start(die_within, path)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert path.read_text() == "old"

@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import csv
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from monai.handlers import HausdorffDistance, MeanDice, from_engine
 from monai.metrics import DiceMetric, compute_roc_auc
 from monai.transforms import AsDiscreted, Compose
 from PIL import Image
+from processes import start
 
 from monai_crossd.training import (
     BalancedAccuracy,
@@ -388,29 +386,22 @@ def report_on(folder, part: slice = slice(None)) -> float:
     return evaluator.state.metrics["balanced"]
 
 
-RANK = """
-import sys, torch
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_report import report_on
-folder, rank = Path(sys.argv[2]), int(sys.argv[3])
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-print("balanced", report_on(folder / "two", slice(4) if rank == 0 else slice(4, None)))
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-"""
+def report_of_rank(folder, rank):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    print("balanced", report_on(folder / "two", slice(4) if rank == 0 else slice(4, None)))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_report_what_one_does(tmp_path):
     """Of 4 and 3 cases; the first writes and prints, the second is silent."""
-    command = [sys.executable, "-c", RANK, str(Path(__file__).parent), str(tmp_path)]
-    ranks = [
-        subprocess.Popen([*command, rank], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in ("0", "1")
-    ]
+    logs = [tmp_path / f"rank{rank}.log" for rank in (0, 1)]
+    ranks = [start(report_of_rank, tmp_path, rank, log=log) for rank, log in enumerate(logs)]
     balanced = report_on(tmp_path / "one")
-    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    for rank in ranks:
+        rank.join(120)
+    outputs = [log.read_text() for log in logs]
+    assert [rank.exitcode for rank in ranks] == [0, 0], outputs
     assert [output.count("95 % interval") for output in outputs] == [2, 0]
     assert all(f"balanced {balanced}\n" in output for output in outputs)
     with (tmp_path / "one" / "classification" / "metrics.csv").open() as file:

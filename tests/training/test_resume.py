@@ -120,10 +120,11 @@ def die_while_saving(trainer):
 
 def run_killed(folder, action, at, **options):
     """Train in another process, which is killed."""
-    with (folder / "log").open("w") as log:  # no pipe: workers of a killed process keep it open for a while
-        command = [sys.executable, __file__, str(folder), action, str(at), json.dumps(options)]
-        done = subprocess.run(command, stdout=log, stderr=log, timeout=120)
-    assert done.returncode == -signal.SIGKILL, (folder / "log").read_text()
+    from processes import start  # not on the path where this file is a program
+
+    process = start(train, folder, action, at, options, log=folder / "log")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL, (folder / "log").read_text()
 
 
 def same(a, b) -> bool:
@@ -345,7 +346,7 @@ def test_keys_are_the_same_with_and_without_ddp(tmp_path):
 def test_two_processes_killed_and_resumed_are_as_unbroken(tmp_path):
     """The first process writes, both read, and each has its own random numbers."""
 
-    def train(folder, action, at, **options):
+    def distributed(folder, action, at, **options):
         folder.mkdir(exist_ok=True)
         arguments = [str(folder), action, str(at), json.dumps({"ddp": True, "batch_size": 1, **options})]
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
@@ -353,10 +354,10 @@ def test_two_processes_killed_and_resumed_are_as_unbroken(tmp_path):
             return subprocess.run([*command, *arguments], stdout=log, stderr=log, timeout=240).returncode
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert train(whole, "none", 0) == 0, (whole / "log").read_text()
-    assert train(broken, "die", 2 * BATCHES + 2) != 0
+    assert distributed(whole, "none", 0) == 0, (whole / "log").read_text()
+    assert distributed(broken, "die", 2 * BATCHES + 2) != 0
     assert read(broken / "last.pt")["epoch"] == 2
-    assert train(broken, "none", 0, resume=True) == 0, (broken / "log").read_text()
+    assert distributed(broken, "none", 0, resume=True) == 0, (broken / "log").read_text()
     assert (broken / "log").read_text().count("goes on after epoch 2 of 4") == 1
     assert_same_run(whole, broken)
 
@@ -466,10 +467,13 @@ def test_full_disk(tmp_path, name):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-if __name__ == "__main__":
+def train(folder, action, at, options):
     torch.set_num_threads(1)
-    if "WORLD_SIZE" in os.environ:
-        idist.initialize("gloo")
     actions = {"die": die, "die_while_saving": die_while_saving, "none": None}
-    make(sys.argv[1], extra=[At(int(sys.argv[3]), actions[sys.argv[2]])], **json.loads(sys.argv[4])).run()
+    make(folder, extra=[At(at, actions[action])], **options).run()
+
+
+if __name__ == "__main__":
+    idist.initialize("gloo")
+    train(sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4]))
     idist.finalize()

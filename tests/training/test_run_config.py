@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from processes import run_module
 
 from monai_crossd.training import print_best, save_run_config, write_history
 
@@ -38,8 +39,7 @@ def bundle(tmp_path):
 
 
 def run(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    done = run_module("monai.bundle", "run", *arguments, folder=folder)
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 

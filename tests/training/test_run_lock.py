@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run at a time in a folder, whatever became of the run before. As a program, this file is another run."""
+"""One run at a time in a folder, whatever became of the run before."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
+from processes import start
 
 from monai_crossd.training import claim_folders, release_folders, run_lock
 
@@ -20,22 +19,29 @@ def _released(monkeypatch):
     release_folders()
 
 
+def claim_and_wait(folder, sign):
+    claim_folders(folder)
+    sign.touch()
+    signal.pause()
+
+
 @pytest.fixture
 def other_run(tmp_path):
     """Another process that has a folder and waits."""
     started = []
 
-    def start(folder):
-        process = subprocess.Popen([sys.executable, __file__, str(folder)], stdout=subprocess.PIPE, text=True)
+    def claimed(folder):
+        process = start(claim_and_wait, folder, tmp_path / "claimed")
         started.append(process)
-        assert process.stdout.readline() == "claimed\n"
+        while not (tmp_path / "claimed").exists():
+            assert process.is_alive()
+            time.sleep(0.01)
         return process
 
-    yield start
+    yield claimed
     for process in started:
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.join()
 
 
 def test_second_run_stops_until_the_first_ends_or_dies(tmp_path, other_run):
@@ -45,8 +51,8 @@ def test_second_run_stops_until_the_first_ends_or_dies(tmp_path, other_run):
         with pytest.raises(RuntimeError, match=r"Another run is writing to .*out .*give this run another --output_dir"):
             claim_folders(tmp_path / "other", tmp_path / name)
     claim_folders(tmp_path / "out2")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     claim_folders(tmp_path / "out")
 
 
@@ -67,10 +73,3 @@ def test_other_processes_of_a_distributed_run_take_nothing(tmp_path, monkeypatch
     monkeypatch.setattr(run_lock.idist, "get_rank", lambda: 1)
     claim_folders(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-if __name__ == "__main__":
-    claim_folders(sys.argv[1])
-    print("claimed", flush=True)
-    signal.pause()
-    os._exit(0)

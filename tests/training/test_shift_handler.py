@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import ValidationHandler
+from processes import start
 from torch import nn
 
 from monai_crossd.functional.shift_few import predict_shift
@@ -168,27 +166,20 @@ def test_writer_and_folder(tmp_path):
         ShiftHandler(tmp_path, writer, tmp_path)
 
 
-RANK = """
-import sys
-from pathlib import Path
-import torch
-from monai_crossd.training.shift_histogram import ShiftHistogram
-folder, rank = sys.argv[1], int(sys.argv[2])
-torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
-histogram = ShiftHistogram(0.5)
-histogram.add(torch.full((rank + 1, 3), 1.0 + 0.3 * rank))
-histogram.merge()
-row = histogram.summary(1, "a")[0]
-Path(folder, str(rank)).write_text(f"{row.samples} {row.mean:.4f} {row.q05:.2f} {row.q95:.2f}")
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-"""
+def count_in_rank(folder, rank):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    histogram = ShiftHistogram(0.5)
+    histogram.add(torch.full((rank + 1, 3), 1.0 + 0.3 * rank))
+    histogram.merge()
+    row = histogram.summary(1, "a")[0]
+    (folder / str(rank)).write_text(f"{row.samples} {row.mean:.4f} {row.q05:.2f} {row.q95:.2f}")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_count_together(tmp_path):
-    command = [sys.executable, "-c", RANK, str(tmp_path)]
-    ranks = [subprocess.Popen([*command, rank], stderr=subprocess.PIPE, text=True) for rank in ("0", "1")]
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], errors
+    ranks = [start(count_in_rank, tmp_path, rank, log=tmp_path / "log") for rank in (0, 1)]
+    for rank in ranks:
+        rank.join(120)
+    assert [rank.exitcode for rank in ranks] == [0, 0], (tmp_path / "log").read_text()
     assert (tmp_path / "0").read_text() == (tmp_path / "1").read_text() == "3 1.2000 1.00 1.30"
