@@ -13,9 +13,11 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Compose, convert_to_contiguous
 
 from .._options import look_up_option
+from ..transforms import RandByDataSet
 from .device_cache import DeviceCacheDataset, DeviceLoader, MemoryCacheDataset
 from .disk_cache import DiskCacheDataset
-from .preparation import Preparation
+from .image_sets import ImageSets
+from .preparation import Preparation, count_deterministic
 from .skip import ON_ERROR, THREADS, Skipped, prepare_each
 from .smart_cache import SmartCache, SmartLoader
 
@@ -91,7 +93,8 @@ def build_dataset(
             out before (``data.skipped``). Every process finds the same.
 
     Returns:
-        The data set; its items are ``dataset.data``.
+        The data set; its items are ``dataset.data``. Where the one random transform is a :class:`RandByDataSet` and the
+        cache "ram" or "disk", an :class:`ImageSets`.
 
     Raises:
         ValueError: When a word is unknown, ``cache_dir`` is missing, "gpu" has no GPU, or no item can be read.
@@ -104,6 +107,12 @@ def build_dataset(
     """
     look_up_option(cache, CACHES)
     look_up_option(on_error, ON_ERROR)
+    *first, last = transform.transforms or [None]
+    if isinstance(last, RandByDataSet) and cache in ("ram", "disk") and count_deterministic(transform) == len(first):
+        prepared = build_dataset(data, Compose(first), "none" if cache == "ram" else cache, cache_dir, device, on_error)
+        dataset = ImageSets(prepared, last)
+        dataset.skipped = prepared.skipped
+        return dataset
     preparation = Preparation(transform, _check_device(torch.device(device)) if cache == "gpu" else None)
     skipped: list[Skipped] = []
     if on_error == "raise":

@@ -23,7 +23,7 @@ from .scores import Score
 
 __all__ = ["HeadScores", "HeadsLoss", "head_labels", "head_scores", "head_slice", "own_head"]
 
-SCORES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+SCORES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "accuracy")
 
 
 def _slices(heads: Mapping[str, int]) -> dict[str, slice]:
@@ -130,15 +130,15 @@ def own_head(logits: Tensor, labels: Tensor, heads: Mapping[str, int]) -> Tensor
 
 
 class HeadScores(BalancedAccuracy):
-    """Balanced accuracy, macro precision, recall and F1 of each data set, or the mean of one over the data sets.
+    """Balanced accuracy, macro precision, recall, F1 and accuracy by data set, or the mean of one over the data sets.
 
     An item counts for the data set of its label, and of its prediction the outputs of that data set. A data set without
     items is left out.
 
     Args:
-        heads: number of classes by name of the data set, of :func:`monai_crossd.data.load_heads`.
-        score: "balanced_accuracy", "macro_precision", "macro_recall" or "macro_f1", for the mean of it as a number.
-            None gives all four of every data set, by names like "val_macro_f1/breastmnist".
+        heads: number of classes by name of the data set, of :func:`monai_crossd.data.load_heads`; empty for one.
+        score: "balanced_accuracy", "macro_precision", "macro_recall", "macro_f1" or "accuracy", for the mean of it as a
+            number. None gives all of every data set, by names like "val_macro_f1/breastmnist".
         output_transform: as in :class:`BalancedAccuracy`.
         device: as there.
 
@@ -167,6 +167,9 @@ class HeadScores(BalancedAccuracy):
     def update(self, output: tuple[Tensor, Tensor]) -> None:
         """Adds a batch."""
         predictions, labels = output
+        if not self.heads:
+            super().update(output)
+            return
         if not ((labels >= 0) & (labels < sum(self.heads.values()))).all():
             raise ValueError(
                 f"labels are {labels.tolist()}; expected numbers from 0 to {sum(self.heads.values()) - 1}."
@@ -180,12 +183,16 @@ class HeadScores(BalancedAccuracy):
         table = counts.cpu().numpy()
         scores = {
             name: scores_from_counts(table[outputs, outputs])
-            for name, outputs in _slices(self.heads).items()
+            for name, outputs in _slices(self.heads or {"": len(table)}).items()
             if table[outputs].any()
         }
         if self.score is not None:
             return float(np.mean([of_head[self.score] for of_head in scores.values()]))
-        return {f"val_{score}/{name}": float(of_head[score]) for score in SCORES for name, of_head in scores.items()}
+        return {
+            f"val_{score}/{name}".rstrip("/"): float(of_head[score])
+            for score in SCORES
+            for name, of_head in scores.items()
+        }
 
 
 def head_scores(

@@ -7,7 +7,7 @@ lists of MONAI dictionary transforms, so that a bundle joins them in one Compose
 
 from .augmentation import augmentation_transforms
 from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonuniformity, RandNonuniformityd
-from .by_data_set import ByDataSet
+from .by_data_set import ByDataSet, RandByDataSet, augment_by_data_set, modality_of, scale_by_data_set
 from .channels import EnsureChannels, EnsureChannelsd
 from .class_label import ReadClassd
 from .depth_gain import RandDepthGain, RandDepthGaind
@@ -39,6 +39,7 @@ __all__ = [
     "LogCompressd",
     "N4BiasFieldCorrection",
     "N4BiasFieldCorrectiond",
+    "RandByDataSet",
     "RandDepthGain",
     "RandDepthGaind",
     "RandNonuniformity",
@@ -58,12 +59,15 @@ __all__ = [
     "VariantsToVolumed",
     "VolumeToSlices",
     "VolumeToSlicesd",
+    "augment_by_data_set",
     "augmentation_transforms",
     "ct_intensity",
     "intensity_transforms",
     "load_transforms",
+    "modality_of",
     "modality_transforms",
     "mr_intensity",
+    "scale_by_data_set",
     "slice_fractions",
     "us_intensity",
     "xray_intensity",

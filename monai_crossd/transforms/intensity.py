@@ -150,7 +150,7 @@ def xray_intensity(keys: KeysCollection = "image", value_range: Sequence[float] 
     return [ScaleIntensityRanged(keys, black, white, -1, 1, clip=True)]
 
 
-_PRESETS: dict[str, Callable[..., list[MapTransform]]] = {
+PRESETS: dict[str, Callable[..., list[MapTransform]]] = {
     "ct": ct_intensity,
     "mr": mr_intensity,
     "us": us_intensity,
@@ -181,7 +181,7 @@ def intensity_transforms(modality: str, keys: KeysCollection = "image", **option
         >>> [type(t).__name__ for t in intensity_transforms("mr", window=None)]
         ['ClipPercentilesd', 'NormalizeIntensityd']
     """
-    preset = _PRESETS[look_up_option(modality, list(_PRESETS))]
+    preset = PRESETS[look_up_option(modality, list(PRESETS))]
     given = {name: value for name, value in options.items() if value is not None}
     known = list(inspect.signature(preset).parameters)[1:]
     for name, value in given.items():

@@ -7,13 +7,14 @@ from collections import Counter
 
 import pytest
 import torch
+from monai.data import CacheDataset, Dataset
 from monai.transforms import Compose, RandFlipd, RandGaussianNoised, RandScaleIntensityd, ScaleIntensityRanged
 
-from monai_crossd.data import ImageSets, balanced_sampler, build_dataloader
-from monai_crossd.training import EpochSeed
+from monai_crossd.data import ImageSets, balanced_sampler, build_dataloader, build_dataset
 from monai_crossd.training.epoch_seed import seed_loader
-from monai_crossd.transforms import augmentation_transforms
+from monai_crossd.transforms import RandByDataSet, augmentation_transforms
 
+NOTHING = RandByDataSet({"a": [], "b": []})
 SIZES = {("a", 0): 30, ("a", 1): 3, ("b", 2): 6, ("b", 3): 1, ("b", 4): 2}
 
 
@@ -27,7 +28,7 @@ def items(channels: int = 1) -> list[dict]:
 
 def test_without_random_transforms_a_batch_is_the_prepared_items():
     scale = Compose([ScaleIntensityRanged("image", 0, 42, -1, 1)])
-    data = ImageSets(items(3), scale, {"a": [], "b": []})
+    data = ImageSets(Dataset(items(3), scale), NOTHING)
     indices = [41, 0, 33, 7, 34, 0]
     batch = data.__getitems__(indices)
     for item, index in zip(batch, indices, strict=True):
@@ -41,7 +42,7 @@ def test_without_random_transforms_a_batch_is_the_prepared_items():
 def test_images_of_a_data_set_are_changed_by_its_transforms_in_groups(together):
     flip, scale = RandFlipd("image", prob=1.0, spatial_axis=0), RandScaleIntensityd("image", factors=0.5, prob=1.0)
     made = [{**item, "image": torch.arange(24.0).view(1, 6, 4) + 1} for item in items()]
-    data = ImageSets(made, Compose([]), {"a": [flip], "b": [scale]}, together=together)
+    data = ImageSets(Dataset(made), RandByDataSet({"a": [flip], "b": [scale]}), together)
     indices = [33, 0, 34, 1, 35, 36, 2]
     changed = {index: item["image"] for index, item in zip(indices, data.__getitems__(indices), strict=True)}
     image = made[0]["image"]
@@ -56,7 +57,7 @@ def test_images_of_a_data_set_are_changed_by_its_transforms_in_groups(together):
 
 
 def test_noise_is_each_images_own_and_images_in_memory_stay():
-    data = ImageSets(items(), Compose([]), {n: [RandGaussianNoised("image", prob=1.0)] for n in "ab"})
+    data = ImageSets(Dataset(items()), RandByDataSet({n: [RandGaussianNoised("image", prob=1.0)] for n in "ab"}))
     first, second = data.__getitems__([0, 0])
     assert not torch.equal(first["image"], second["image"])
     assert all(torch.equal(data.images[n], items()[n]["image"]) for n in range(len(data)))
@@ -66,7 +67,7 @@ def test_noise_is_each_images_own_and_images_in_memory_stay():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_modalitys_augmentation_runs_on_groups(modality, channels):
     made = [{**item, "image": torch.rand(channels, 24, 20)} for item in items()]
-    data = ImageSets(made, Compose([]), {n: augmentation_transforms(modality, 2) for n in "ab"})
+    data = ImageSets(Dataset(made), RandByDataSet({n: augmentation_transforms(modality, 2) for n in "ab"}))
     loader = build_dataloader(data, batch_size=16, sampler=balanced_sampler(data))
     seed_loader(loader, 3)
     batches = [batch["image"] for batch in loader]
@@ -75,7 +76,7 @@ def test_every_modalitys_augmentation_runs_on_groups(modality, channels):
 
 
 def test_each_data_set_and_each_of_its_classes_is_drawn_alike():
-    data = ImageSets(items(), Compose([]), {"a": [], "b": []})
+    data = ImageSets(Dataset(items()), NOTHING)
     sampler = balanced_sampler(data)
     assert len(sampler) == len(data)
     drawn = Counter()
@@ -90,9 +91,8 @@ def test_an_epoch_is_repeated_from_its_seed():
     random = {n: [RandFlipd("image", prob=0.5), RandGaussianNoised("image", prob=0.5)] for n in "ab"}
 
     def epoch(seed: int) -> list[torch.Tensor]:
-        data = ImageSets(items(), Compose([]), random)
+        data = ImageSets(Dataset(items()), RandByDataSet(random))
         loader = build_dataloader(data, batch_size=8, sampler=balanced_sampler(data))
-        EpochSeed(seed)
         seed_loader(loader, seed)
         return [batch["image"] for batch in loader]
 
@@ -100,20 +100,38 @@ def test_an_epoch_is_repeated_from_its_seed():
     assert not all(map(torch.equal, epoch(5), epoch(6)))
 
 
-def test_disk_cache(tmp_path):
-    data = ImageSets(items(), Compose([]), {"a": [], "b": []}, cache="disk", cache_dir=tmp_path / "cache")
-    assert torch.equal(data[4]["image"], items()[4]["image"])
-    assert any((tmp_path / "cache").iterdir())
+@pytest.mark.parametrize(("cache", "kind"), [("ram", ImageSets), ("disk", ImageSets), ("none", Dataset)])
+def test_build_dataset_takes_it_where_it_can(cache, kind, tmp_path):
+    scale = ScaleIntensityRanged("image", 0, 42, -1, 1)
+    flip = RandByDataSet({"a": [RandFlipd("image", prob=1.0, spatial_axis=0)], "b": []})
+    made = [{**item, "image": item["image"] * torch.arange(6.0).view(6, 1)} for item in items()]
+    data = build_dataset(made, Compose([scale, flip]), cache, tmp_path / "cache")
+    assert type(data) is kind
+    assert data.skipped == []
+    for index, is_flipped in ((4, True), (41, False)):
+        expected = made[index]["image"] / 21 - 1
+        assert torch.allclose(data[index]["image"], expected.flip(1) if is_flipped else expected)
+        assert data[index]["label"] == made[index]["label"]
+    assert (tmp_path / "cache").exists() == (cache == "disk")
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"random": {"a": []}}, r"no random transforms for \['b'\]"),
-        ({"cache": "smart"}, "cache is 'smart'"),
-        ({"together": 0}, "together is 0"),
-    ],
-)
-def test_wrong_options(options, message):
-    with pytest.raises(ValueError, match=message):
-        ImageSets(items(), Compose([]), **{"random": {"a": [], "b": []}, **options})
+def test_build_dataset_leaves_other_transforms_to_monai():
+    later = Compose([NOTHING, ScaleIntensityRanged("image", 0, 42, -1, 1)])
+    assert isinstance(build_dataset(items(), later), CacheDataset)
+    assert isinstance(build_dataset(items(), Compose([RandFlipd("image"), NOTHING])), CacheDataset)
+    assert isinstance(build_dataset(items(), Compose([])), CacheDataset)
+
+
+def test_items_that_cannot_be_read_are_left_out(tmp_path):
+    made = [*items(), {"image": "absent", "label": 0, "data_set": "a"}]
+    scale = ScaleIntensityRanged("image", 0, 42, -1, 1)
+    data = build_dataset(made, Compose([scale, NOTHING]), on_error="skip-and-report")
+    assert len(data) == len(data.images) == len(made) - 1
+    assert [entry.item["image"] for entry in data.skipped] == ["absent"]
+    with pytest.raises(RuntimeError, match="absent"):
+        build_dataset(made, Compose([scale, NOTHING]))
+
+
+def test_together_is_at_least_one():
+    with pytest.raises(ValueError, match="together is 0"):
+        ImageSets(Dataset(items()), NOTHING, together=0)

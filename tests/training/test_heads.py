@@ -10,7 +10,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
-from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, precision_score, recall_score
 from torch import nn
 
 from monai_crossd.training import (
@@ -78,6 +78,7 @@ def expected_scores(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, flo
         found[f"val_balanced_accuracy/{name}"] = balanced_accuracy_score(truth, predicted)
         found[f"val_macro_precision/{name}"] = precision_score(truth, predicted, average="macro")
         found[f"val_macro_recall/{name}"] = recall_score(truth, predicted, average="macro")
+        found[f"val_accuracy/{name}"] = accuracy_score(truth, predicted)
         found[f"val_macro_f1/{name}"] = f1_score(truth, predicted, average="macro")
     return found
 
@@ -93,6 +94,15 @@ def test_scores_are_scikit_learns_of_each_data_set(batch):
     assert metrics[0].compute() == pytest.approx(expected, abs=1e-12)
     for metric, name in zip(metrics[1:], ("balanced_accuracy", "macro_f1"), strict=True):
         assert metric.compute() == pytest.approx(np.mean([v for k, v in expected.items() if name in k]), abs=1e-12)
+
+
+def test_without_heads_the_scores_are_those_of_one_data_set():
+    logits, labels = predictions()
+    for score, of_sklearn in (("accuracy", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)):
+        metric = HeadScores({}, score)
+        metric.update((logits[:30], labels[:30]))
+        metric.update((logits[30:], labels[30:]))
+        assert metric.compute() == pytest.approx(of_sklearn(labels, logits.argmax(1)), abs=1e-12)
 
 
 def test_a_data_set_without_items_is_left_out():

@@ -7,7 +7,18 @@ import pytest
 import torch
 from monai.transforms import RandFlipd, ScaleIntensityRanged
 
-from monai_crossd.transforms import ByDataSet, augmentation_transforms, intensity_transforms, xray_intensity
+from monai_crossd.transforms import (
+    ByDataSet,
+    RandByDataSet,
+    augment_by_data_set,
+    augmentation_transforms,
+    intensity_transforms,
+    modality_of,
+    scale_by_data_set,
+    xray_intensity,
+)
+
+HEADS = {"chest": 2, "brain": 4, "breast": 2}
 
 
 def test_each_item_gets_the_transforms_of_its_data_set():
@@ -37,3 +48,60 @@ def test_xray():
     kinds = [[type(t).__name__ for t in augmentation_transforms(word, 2)] for word in ("xray", "ct")]
     assert kinds[0] == kinds[1]  # no flip: the heart is on the left
     assert "RandFlipd" not in kinds[0]
+
+
+def test_random_transforms_by_data_set():
+    transform = RandByDataSet({"a": [RandFlipd("x", prob=1.0, spatial_axis=0)], "b": []})
+    image = torch.arange(6.0).view(1, 3, 2)
+    assert torch.equal(transform({"x": image, "data_set": "a"})["x"], image.flip(1))
+    assert torch.equal(transform({"x": image, "data_set": "b"})["x"], image)
+    with pytest.raises(ValueError, match="expected one of"):
+        transform({"x": image})
+
+
+def test_each_data_set_is_seeded():
+    (transform,) = augment_by_data_set(["ct", "mr", "us"], HEADS)
+    image = torch.rand(1, 16, 16)
+
+    def draw(seed: int, name: str) -> torch.Tensor:
+        return transform.set_random_state(seed)({"image": image, "data_set": name})["image"]
+
+    for name in HEADS:
+        assert torch.equal(draw(3, name), draw(3, name))
+        assert not all(torch.equal(draw(3, name), draw(seed, name)) for seed in (4, 5, 6))
+
+
+def test_scaling_of_several_is_that_of_each():
+    (transform,) = scale_by_data_set(["ct", "mr", "us"], {"window": [0, 255], "nonzero": False}, HEADS)
+    image = torch.rand(1, 9, 9) * 255
+    options = {"chest": ("ct", {"window": [0, 255]}), "brain": ("mr", {"nonzero": False}), "breast": ("us", {})}
+    for name, (modality, option) in options.items():
+        expected = {"image": image}
+        for step in intensity_transforms(modality, **option):
+            expected = step(expected)
+        assert torch.equal(transform({"image": image, "data_set": name})["image"], expected["image"])
+
+
+def test_one_data_set_and_one_modality_of_all():
+    assert augment_by_data_set("ct", {}) == []
+    kinds = [type(t) for t in scale_by_data_set("ct", {"window": "lung"}, {})]
+    assert kinds == [type(t) for t in intensity_transforms("ct", window="lung")]
+    (transform,) = scale_by_data_set("us", {}, HEADS)
+    assert list(transform.transforms) == list(HEADS)
+    assert [modality_of("us", HEADS, head) for head in HEADS] == ["us"] * 3
+    assert modality_of("us", {}, None) == "us"
+    assert modality_of(["ct", "mr", "us"], HEADS, "brain") == "mr"
+
+
+@pytest.mark.parametrize(
+    ("modality", "intensity", "message"),
+    [
+        (["ct", "mr"], {}, r"modality is \['ct', 'mr'\] for the data sets \['chest', 'brain', 'breast'\]"),
+        (["ct", "mr", "pet"], {}, "pet"),
+        (["us", "mr", "us"], {"window": "lung"}, "window='lung' is no option of us, mr"),
+        ("ct", {"windw": "lung"}, "windw='lung' is no option of ct"),
+    ],
+)
+def test_wrong_modalities_of_several(modality, intensity, message):
+    with pytest.raises(ValueError, match=message):
+        scale_by_data_set(modality, intensity, HEADS)
