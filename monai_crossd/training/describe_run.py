@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .run_config import running_parser
-from .trained import plain
+from .trained import DATA_OPTIONS, INPUT_OPTIONS, plain
 
 __all__ = ["describe_run"]
 
@@ -18,8 +18,8 @@ def describe_run(*names: str) -> dict[str, Any]:
     """Values of the running bundle's config, for :class:`BestCheckpoint` to keep beside the weights.
 
     Args:
-        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim". "dataset_dir", a path or
-            several, is kept as an absolute one.
+        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim"; without any, those that
+            the bundles have. "dataset_dir", a path or several, is kept as an absolute one.
 
     Returns:
         The values by name; the network's class and arguments as "network_def"; and the bundle's metadata, with the
@@ -32,9 +32,10 @@ def describe_run(*names: str) -> dict[str, Any]:
     Example:
         .. code-block:: yaml
 
-            trained_as: "$monai_crossd.training.describe_run('conv', 'labels', 'modality', 'in_channels')"
+            trained_as: $monai_crossd.training.describe_run()
     """
     parser = running_parser()
+    names = names or tuple(name for name in DATA_OPTIONS + INPUT_OPTIONS if name in parser)
     found: dict[str, Any] = {}
     try:
         for name in names:

@@ -87,6 +87,16 @@ def _has(config: Any, path: str) -> bool:
     return True
 
 
+def _deeper(config: Any, name: str, path: str = "") -> Iterator[str]:
+    """Ids inside of sections and components whose last part is a name."""
+    if isinstance(config, (Mapping, list)):
+        for key, part in config.items() if isinstance(config, Mapping) else enumerate(config):
+            whole = f"{path}{SEP}{key}".removeprefix(SEP)
+            if key == name and path:
+                yield whole
+            yield from _deeper(part, name, whole)
+
+
 def _unused(config: Mapping, given: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
     """Names that nothing in the config refers to: given ones, and those that resemble one that is used."""
     used = {path for text in _texts(config) for path in ReferenceResolver.match_refs_pattern(text)}
@@ -103,8 +113,9 @@ def _unused(config: Mapping, given: Mapping[str, Any], files: Mapping[str, Any])
         is_new = path in given and not _has(files, path)
         # an overlay may leave an option without use, and may have names of its own
         near = _near(name, beside, 0.7 if is_new else 0.85)
+        meant = f"{section}{SEP}{near}".removeprefix(SEP) if near else next(_deeper(files, name), None)
         if near or is_new:
-            hint = f"did you mean {_shown(f'{section}{SEP}{near}'.removeprefix(SEP))}?" if near else "nothing uses it."
+            hint = f"did you mean {_shown(meant)}?" if meant else "nothing uses it."
             yield f"{_shown(path)} is no option of this bundle; {hint}"
 
 

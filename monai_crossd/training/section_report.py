@@ -19,7 +19,8 @@ def report_sections(sections: Mapping[str, Sequence[Mapping]], labels: Mapping[i
     A class without validation items has no recall: it is left out of balanced accuracy, in training and evaluation.
 
     Args:
-        sections: items by name of the section, their "label" a class number.
+        sections: items by name of the section, their "label" a class number; of files that name classes, as those of
+            MONAI Label, only the items are counted.
         labels: names by class number.
 
     Example:
@@ -32,6 +33,8 @@ def report_sections(sections: Mapping[str, Sequence[Mapping]], labels: Mapping[i
     counts = [f"{count} items in {first}", *(f"{number} in {name}" for name, number in others)]
     print(f"data: {len(labels)} classes, {', '.join(counts)}", flush=True)
     for section, items in sections.items():
+        if any(isinstance(item["label"], str) for item in items):
+            continue
         held = {int(item["label"]) for item in items}
         if absent := [name for number, name in labels.items() if number not in held]:
             what = "are not learned" if section == "training" else "are left out of balanced accuracy"

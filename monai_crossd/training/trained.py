@@ -14,9 +14,14 @@ from monai.config import PathLike
 from monai.utils import optional_import
 from torch import nn
 
+from .run_config import running_parser
+
 __all__ = ["check_trained", "find_weights", "trained", "trained_network"]
 
 FILENAME = "model.pt"
+# options of a bundle that its weights are kept with: where the data came from, and what the network was made for
+DATA_OPTIONS = ("dataset_dir", "seed", "nested", "patient_pattern")
+INPUT_OPTIONS = ("conv", "modality", "intensity", "in_channels", "pixdim", "spatial_size", "roi_size", "labels")
 VERBS = {"ckpt_export": "ckpt_file_", "onnx_export": "ckpt_file_", "trt_export": "ckpt_file_", "load": "full_path"}
 
 logger = logging.getLogger(__name__)
@@ -118,17 +123,21 @@ def check_trained(weights: PathLike, **given: Any) -> None:
 
     Args:
         weights: path of ``model.pt``.
-        **given: values of the run by name.
+        **given: values of the run by name; without any, those of the running bundle that its network was made for.
 
     Raises:
         ValueError: When one is another; the error has both.
+        RuntimeError: When nothing is given and no bundle is running.
 
     Example:
         .. code-block:: json
 
-            "initialize": ["$monai_crossd.training.check_trained(@weights, pixdim=@pixdim, labels=@labels)"]
+            "initialize": ["$monai_crossd.training.check_trained(@weights)"]
     """
     known = read_trained(weights)
+    if not given:
+        parser = running_parser()
+        given = {name: parser.get_parsed_content(name) for name in INPUT_OPTIONS if name in parser}
     for name, value in given.items():
         if name in known and known[name] != plain(value):
             raise ValueError(

@@ -5,7 +5,7 @@
 lists of MONAI dictionary transforms, so that a bundle joins them in one Compose.
 """
 
-from .augmentation import augmentation_transforms
+from .augmentation import augmentation_transforms, noise_transforms
 from .bias_field import N4BiasFieldCorrection, N4BiasFieldCorrectiond, RandNonuniformity, RandNonuniformityd
 from .by_data_set import ByDataSet, RandByDataSet, augment_by_data_set, modality_of, scale_by_data_set
 from .channels import EnsureChannels, EnsureChannelsd
@@ -14,6 +14,7 @@ from .depth_gain import RandDepthGain, RandDepthGaind
 from .finite import ReplaceNonFinite, ReplaceNonFinited
 from .grid import CheckGridd
 from .intensity import WINDOWS, ct_intensity, intensity_transforms, mr_intensity, us_intensity, xray_intensity
+from .joined import join_transforms
 from .label_map import RoundLabels, RoundLabelsd
 from .log_compression import LogCompress, LogCompressd
 from .modality import load_transforms, modality_transforms
@@ -63,10 +64,12 @@ __all__ = [
     "augmentation_transforms",
     "ct_intensity",
     "intensity_transforms",
+    "join_transforms",
     "load_transforms",
     "modality_of",
     "modality_transforms",
     "mr_intensity",
+    "noise_transforms",
     "scale_by_data_set",
     "slice_fractions",
     "us_intensity",

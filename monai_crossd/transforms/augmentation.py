@@ -23,11 +23,26 @@ from .bias_field import RandNonuniformityd
 from .depth_gain import RandDepthGaind
 from .speckle import RandSpeckled
 
-__all__ = ["augmentation_transforms"]
+__all__ = ["augmentation_transforms", "noise_transforms"]
 
 
-def _intensity(modality: str, keys: Sequence) -> list[MapTransform]:
-    """For intensities as `intensity_transforms` leaves them."""
+def noise_transforms(modality: str, keys: KeysCollection = "image") -> list[MapTransform]:
+    """Random changes of a modality's intensities, as a list to be joined with others in one Compose.
+
+    CT and X-ray get a factor, an offset and noise; MR a bias field, a gamma, Gibbs ringing and noise; ultrasound
+    speckle and a gain along the depth (spatial axis 1). They expect intensities from :func:`intensity_transforms`.
+
+    Args:
+        modality: "ct", "mr", "us" or "xray".
+        keys: of the images.
+
+    Returns:
+        MONAI dictionary transforms.
+
+    Raises:
+        ValueError: If the modality is unknown.
+    """
+    look_up_option(modality, ("ct", "mr", "us", "xray"))
     if modality in ("ct", "xray"):
         return [
             RandScaleIntensityd(keys, factors=0.15, prob=0.5),
@@ -58,9 +73,7 @@ def augmentation_transforms(
     """Random transforms of a modality, as a list to be joined with others in one Compose.
 
     Flips and affine maps move images and label maps alike, labels by the nearest neighbour. After them images, not
-    labels, get: CT and X-ray a factor, an offset and noise; MR a bias field, a gamma, Gibbs ringing and noise;
-    ultrasound speckle and a gain along the depth (spatial axis 1). They expect intensities from
-    :func:`intensity_transforms`.
+    labels, get what :func:`noise_transforms` gives.
 
     Args:
         modality: "ct", "mr", "us" or "xray".
@@ -119,5 +132,5 @@ def augmentation_transforms(
             mode=["bilinear" if key in images else "nearest" for key in moved],
             padding_mode="border",
         ),
-        *_intensity(modality, images),
+        *noise_transforms(modality, images),
     ]

@@ -15,6 +15,8 @@ from PIL import Image
 
 import monai_crossd
 from monai_crossd.convert import CHOICES, read_checkpoint, transfer_checkpoint
+from monai_crossd.training.run_settings import describe
+from monai_crossd.transforms import ReadClassd
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
@@ -82,9 +84,10 @@ def test_inference_begins_with_the_keys_of_the_model_zoo(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_inference_trt_changes_what_tensorrt_needs(name):
     overlay, inference = raw(name, "inference_trt.json"), raw(name, "inference.json")
-    assert overlay.keys() <= inference.keys()
+    assert {key.partition("#")[0] for key in overlay} <= inference.keys()
     assert overlay["imports"] == [*inference["imports"], "$import torch_tensorrt"]
-    assert (overlay["load_pretrain"], overlay["amp"]) == (False, False)
+    merged = parse(name, "inference", "inference_trt")
+    assert (merged["load_pretrain"], merged["evaluator#amp"]) == (False, False)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,14 +139,11 @@ def test_what_must_be_equal_is(name):
         assert (key in train) == (key in inference), key
         if key in train:
             assert one.get_parsed_content(key) == two.get_parsed_content(key) == three.get_parsed_content(key), key
-    for key in ("seed", "nested", "patient_pattern", "intensity"):
+    for key in ("seed", "nested", "patient_pattern"):
         if key in train:
             assert one.get_parsed_content(key) == three.get_parsed_content(key), key
-    if name == NAMES[0]:
-        assert one.get_parsed_content("intensity") == two.get_parsed_content("intensity")
-    else:  # a word for the same window
-        level, width = monai_crossd.transforms.WINDOWS[one.get_parsed_content("intensity")["window"]]
-        assert [level - width / 2, level + width / 2] == two.get_parsed_content("intensity")["window"]
+    window = [config.get_parsed_content("intensity") for config in (one, two, three)]
+    assert window == [{"window": [0, 255]} if name == NAMES[0] else {}] * 3
     networks = [config.get_parsed_content("network_def") for config in (one, two)]
     assert str(networks[0]) == str(networks[1])
     assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
@@ -154,7 +154,35 @@ def test_what_must_be_equal_is(name):
     assert distributed["initialize"][1:] == evaluate["initialize"]
     for key in ("device", "validate#sampler", "finalize"):
         assert overlay[key] == distributed[key]
-    assert overlay["network"] == {**distributed["network"], "module": "$@network_def.to(@device)"}
+    assert overlay["network"] == {**distributed["network"], "module": train["network"]}
+    assert distributed["network"]["module"] == evaluate["network"]
+
+
+@pytest.mark.parametrize("modality", ["ct", "mr", "us"])
+@pytest.mark.parametrize("name", NAMES)
+def test_transforms_are_those_of_the_modality(name, modality, tmp_path):
+    """Those that `modality_transforms` gives who writes Python, stage by stage; all but the crop and the class."""
+    dims = 2 if name == NAMES[0] else 3
+    options = {"modality": modality, "output_dir": str(tmp_path), "in_channels": 3}
+    if dims == 3:
+        options["pixdim"] = [1.0, 2.0, 3.0]
+    for config, key, stage in (
+        ("train", "train#preprocessing", "train"),
+        ("train", "validate#preprocessing", "validate"),
+        ("inference", "preprocessing", "infer"),
+    ):
+        weights = str(BUNDLES / name / "models" / "model.pt")
+        parser = parse(name, config, weights=weights, **options)
+        window = {"window": [0, 255]} if dims == 2 and modality == "ct" else {}
+        segmentation = name == NAMES[2]
+        expected = monai_crossd.transforms.modality_transforms(
+            modality, dims, stage, label_key="label" if segmentation else None, channels=3, intensity=window,
+            pixdim=options.get("pixdim"), num_classes=8 if segmentation else None,
+            spatial_size=None if segmentation else parser.get_parsed_content("spatial_size"),
+            roi_size=parser.get_parsed_content("roi_size") if segmentation else None,
+        )  # fmt: skip
+        found = [t for t in parser.get_parsed_content(key).transforms if not isinstance(t, ReadClassd)]
+        assert describe(found) == describe(expected.transforms)
 
 
 def test_the_two_classifications_differ_only_where_their_dimension_does():
@@ -163,6 +191,7 @@ def test_the_two_classifications_differ_only_where_their_dimension_does():
     two["train"]["handlers"] = [handler for handler in two["train"]["handlers"] if handler not in shifts]
     assert len(shifts) == 1
     for key in ("train", "validate"):
+        two[key]["dataset"]["data"] = two[key]["dataset"]["data"].replace("spatial_dims=2", "spatial_dims=3")
         for part in two[key].keys() - {"deterministic_transforms", "random_transforms", "dataloader"}:
             assert two[key][part] == three[key][part], part
 

@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_crossd.convert import read_checkpoint
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.networks import HybridNet
+from monai_crossd.training.run_settings import describe
+from monai_crossd.transforms import ReadClassd
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_3d_classification"
 SETTINGS = {
@@ -115,10 +117,22 @@ def test_several_processes_train_one_network_on_parts_of_the_images(tmp_path, da
         idist.finalize()
 
 
-def test_skipped_images_are_reported_too(tmp_path):
+def test_skipped_images_are_reported_too():
     handlers = parse("train", "hybrid")["train"]["handlers"]
-    report = next(handler for handler in handlers if handler["_target_"].endswith(".SkippedReport"))
-    assert report["datasets"] == ["@train#dataset", "@validate#dataset", "@train_2d#dataset"]
+    reports = [handler["datasets"] for handler in handlers if handler["_target_"].endswith(".SkippedReport")]
+    assert reports == [["@train#dataset", "@validate#dataset"], ["@train_2d#dataset"]]
+
+
+def test_images_go_the_way_of_the_pretraining_bundle(tmp_path, data):
+    """Norms and shifts see the intensities that the 2D weights were trained on."""
+    found = parse("train", "hybrid", output_dir=str(tmp_path), **data).get_parsed_content("train_2d#preprocessing")
+    bundle = ConfigParser()
+    bundle.read_config(str(BUNDLE.parent / "crossd_2d_pretraining" / "configs" / "train.yaml"))
+    bundle.update(
+        {"modality": "us", "spatial_size": SETTINGS["spatial_size_2d"], "dataset_dir": data["dataset_dir_2d"]}
+    )
+    expected = bundle.get_parsed_content("train#preprocessing").transforms
+    assert describe(found.transforms) == describe([t for t in expected if not isinstance(t, ReadClassd)])
 
 
 @pytest.mark.slow

@@ -61,6 +61,10 @@ OPTIONS = {
     "a hyphen": ({"max-epochs": 1}, "did you mean max_epochs?"),
     "part": ({"epochs": 1}, "did you mean max_epochs?"),
     "of MONAI, wrong": ({"run_idd": "x"}, "did you mean run_id?"),
+    "inside of a component": (
+        {"in_channels": 2},
+        "in_channels is no option of this bundle; did you mean network_def#in_channels?",
+    ),
     "nothing near": ({"zzz": 1}, "zzz is no option of this bundle; nothing uses it."),
     "nested, a section": ({"train#lr": 1}, "train#lr is no option of this bundle"),
     "nested, a component": (
@@ -162,7 +166,8 @@ CONFIGS = [path for path in sorted(BUNDLES.glob("*/configs/*")) if path.name not
 def test_our_own_configs_hold_no_fault(path):
     alone = path.name in ("train.yaml", "inference.json", "transfer_study.yaml")
     parser = ConfigParser()
-    parser.read_config([str(path)] if alone else [str(path.with_name("train.yaml")), str(path)])
+    base = path.with_name("inference.json" if path.suffix == ".json" else "train.yaml")
+    parser.read_config([str(path)] if alone else [str(base), str(path)])
     if path.name == "transfer_study.yaml":  # no bundle's config, but a study's
         return
     files = parser.get()

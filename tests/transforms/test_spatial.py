@@ -56,3 +56,19 @@ def test_inverse():
 def test_pickle():
     transform = pickle.loads(pickle.dumps(KeySafeSpacingd("image", (2, 2, 2))))
     assert transform({"image": volume(), "image_path": "x"})["image"].shape == (1, 4, 4, 8)
+
+
+@pytest.mark.parametrize("pixdim", [(1.5, 1.5), (1, 1, 1, 1), (0, 1, 1), (1, -2, 1)])
+def test_voxel_sizes_that_monai_would_guess_at_are_refused(pixdim):
+    transform = KeySafeSpacingd("image", pixdim)
+    with pytest.raises(ValueError, match=r"pixdim is \[.*\]; expected 3 numbers above 0, or -1 to keep an axis"):
+        transform({"image": MetaTensor(torch.zeros(1, 4, 4, 4))})
+
+
+@pytest.mark.parametrize("pixdim", [2, (2,), (2, 2, 2)])
+def test_one_voxel_size_is_that_of_all_axes(pixdim):
+    assert KeySafeSpacingd("image", pixdim)({"image": MetaTensor(torch.zeros(1, 4, 4, 4))})["image"].shape[1:] == (
+        2,
+        2,
+        2,
+    )
