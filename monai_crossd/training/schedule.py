@@ -11,7 +11,7 @@ __all__ = ["RepeatedOneCycleLR"]
 class RepeatedOneCycleLR(OneCycleLR):
     """torch's OneCycleLR, which raises an error after its last step; this one begins the next cycle.
 
-    A federated client trains for as many rounds as the server wants, and a round is a cycle unless ``schedule_epochs``
+    A federated client trains for as many rounds as the server wants, and a round is a cycle unless ``epochs``
     says otherwise.
 
     Example:
