@@ -34,5 +34,8 @@ def join_transforms(transforms: Sequence[Callable[[Any], Any] | Sequence]) -> Co
     """
     joined: list[Callable[[Any], Any]] = []
     for entry in transforms:
-        joined += entry if isinstance(entry, (list, tuple)) else [entry]
+        if isinstance(entry, Sequence):
+            joined.extend(entry)
+        else:
+            joined.append(entry)
     return Compose(joined)
