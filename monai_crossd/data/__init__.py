@@ -10,24 +10,17 @@ from ..demo import make_phantom as make_phantom
 from ..demo import prepare_demo as prepare_demo
 from ..demo import prepare_embedded as prepare_embedded
 from ..demo import prepare_phantoms as prepare_phantoms
-from .cache import CACHES, build_dataloader, build_dataset
-from .class_weights import class_weights
-from .datalist import DEMO_DIR, load_datalist, load_heads, load_labels
-from .folder import image_folder_datalist as image_folder_datalist
-from .headers import check_files, check_pairs, read_shape
-from .image_sets import ImageSets, balanced_sampler
-from .images import list_images
-from .medmnist import MedMNIST
-from .medmnist_info import MEDMNIST
-from .npz_reader import NpzReader, register_npz_reader
+from .caches import CACHES, EvaluationSampler, build_dataloader, build_dataset
+from .checks import check_files, check_pairs
+from .data_sets import ImageSets, balanced_sampler
+from .datalist import DEMO_DIR, list_images, load_datalist, load_heads, load_labels
+from .labels import class_weights
+from .medmnist import MEDMNIST, MedMNIST
 from .output_names import output_key, output_names
-from .sampler import EvaluationSampler
-from .sitk_reader import SimpleITKReader, register_sitk_reader
-from .sitk_writer import SimpleITKWriter, register_sitk_writer
-
-register_npz_reader()
-register_sitk_reader()
-register_sitk_writer()
+from .readers import read_shape
+from .readers.npz import NpzReader
+from .simpleitk import SimpleITKReader, SimpleITKWriter
+from .sources import image_folder_datalist as image_folder_datalist
 
 __all__ = [
     "CACHES",

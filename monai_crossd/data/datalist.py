@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One argument for any data set: the list of its items, split and checked, and the names of its labels."""
+"""One argument for any data set: the checked list of its items, the names of its labels, images to predict on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from typing import TypeGuard
 from monai.config import PathLike
 
 from .._options import look_up_option
+from .checks import check_files, find_faults
 from .data_sets import join_labels, join_lists, name_data_sets
-from .headers import find_faults
-from .label_maps import count_labels, number_labels
-from .skip import ON_ERROR, ItemList, Skipped
-from .sources import SECTIONS, Source, read_source
-from .split import complete_sections
+from .labels import count_labels, number_labels
+from .lists import group_channels
+from .preparation import ON_ERROR, ItemList, Skipped
+from .readers.formats import SUFFIXES, has_suffix
+from .sources import Source, read_source
+from .split import SECTIONS, complete_sections
+from .walk import find_images
 
-__all__ = ["DEMO_DIR", "load_datalist", "load_heads", "load_labels"]
+__all__ = ["DEMO_DIR", "list_images", "load_datalist", "load_heads", "load_labels"]
 
 DEMO_DIR = Path("~/.cache/monai_crossd/demo").expanduser()
+_LISTS = (".json", ".csv", ".npz")
 
 logger = logging.getLogger(__name__)
 
@@ -230,3 +234,56 @@ def load_labels(
             'Write them in dataset.json as "labels": {"0": "background", "1": "liver", ...}.'
         )
     return source.labels
+
+
+def list_images(
+    dataset: PathLike,
+    task: str = "segmentation",
+    demo_dir: PathLike = DEMO_DIR,
+    section: str = "validation",
+    spatial_dims: int | None = None,
+) -> list[dict]:
+    """Lists images to predict on, after their headers have been read.
+
+    Args:
+        dataset: one of
+
+            - an image file of any format, or the folder of one DICOM series;
+            - a folder of such files and folders, at any depth; of a data set with ``imagesTs`` only that part. Images
+              are told by their content, each is listed once, and nnU-Net's ``_0000, _0001`` are channels of one;
+            - a .json, .csv or .npz file, or a word of :func:`~monai_crossd.data.load_datalist`: the images of
+              ``section``.
+        task: ``"segmentation"`` or ``"classification"``, of such a list.
+        demo_dir: where embedded data are kept.
+        section: of such a list.
+        spatial_dims: 2 or 3, that every image must have; a volume of one slice is an image. None takes any.
+
+    Returns:
+        Dictionaries with "image", an absolute path or a list of them (channels).
+
+    Raises:
+        FileNotFoundError: When ``dataset`` does not exist.
+        ValueError: When it holds no image, or a file cannot be read or has other dimensions.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (8, 8)).save(f"{folder}/a.png")
+        ...     [Path(item["image"]).name for item in list_images(folder)]
+        ['a.png']
+    """
+    path = Path(str(dataset)).expanduser().absolute()  # a number on a command line is the name of a folder
+    if not path.exists() or has_suffix(path, _LISTS):
+        items = load_datalist(str(dataset), section, task, demo_dir, spatial_dims=spatial_dims)
+        return [{"image": item["image"]} for item in items]
+    test = path / "imagesTs"
+    found = [str(path)] if path.is_file() else group_channels(find_images(test if test.is_dir() else path))
+    if not found:
+        raise ValueError(
+            f"{path} holds no image: give an image, a folder of images ({', '.join(SUFFIXES)}, DICOM series), "
+            "a list (.json, .csv, .npz) or an embedded data set."
+        )
+    items = [{"image": name} for name in found]
+    check_files(items, spatial_dims)
+    return items

@@ -24,9 +24,9 @@ from monai.data import PersistentDataset, get_track_meta
 from monai.utils import enums
 
 from .._version import __version__
-from .fingerprint import fingerprint
+from .fingerprint import fingerprint, stamp_file, stamp_image
 from .preparation import Preparation, count_deterministic, first_line
-from .stamps import is_cache, mark_cache, stamp_file, stamp_image
+from .readers.formats import is_cache, mark_cache
 
 __all__ = ["DiskCacheDataset"]
 

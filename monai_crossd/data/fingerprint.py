@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hash of objects with all that decides what they do: values, code, captured values, installed versions, files."""
+"""What tells that something has changed: a hash of objects with all that decides what they do, and stamps of files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from monai.config import PathLike
 
-__all__ = ["fingerprint"]
+from .readers.formats import is_cache
+from .readers.volumes import partners
+
+__all__ = ["files_of", "fingerprint", "sample_file", "stamp_file", "stamp_image"]
 
 _ATOMS = (type(None), bool, int, float, complex, bytes, type(Ellipsis), type(NotImplemented))
 _REPR = (torch.dtype, torch.device, torch.layout, torch.memory_format, np.dtype)
@@ -44,6 +49,7 @@ _NOT_HASHED = {
     "__classdictcell__",
 }
 _HEAP_TYPE = 1 << 9  # of a class that is written in Python
+_PIECE, _PIECES = 1 << 14, 9  # bytes and number of those that a file is sampled by
 _BY_VERSION = ("monai", "torch", "numpy")  # also where they are installed from a checkout
 
 
@@ -251,3 +257,70 @@ def fingerprint(value: Any, stamp: Callable[[str], Any] = lambda text: None) -> 
         (True, False)
     """
     return _Walk(stamp).run(value)
+
+
+def _stat(path: str) -> tuple | None:
+    """Place, size and times; the second time is that of the system's own record, which no program sets back."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # nothing there, or a text that is no path
+        return None
+    return os.path.abspath(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _below(folder: str) -> Iterator[tuple | None]:
+    for root, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not is_cache(Path(root, name)))
+        yield from (_stat(os.path.join(root, name)) for name in sorted(names))
+
+
+def files_of(path: PathLike) -> list[Path]:
+    """The files of an image: itself with those that are read with it, or all that lie in a folder."""
+    place = Path(path)
+    if place.is_dir():
+        return sorted(entry for entry in place.iterdir() if entry.is_file())
+    return [place, *(other for other in partners(place) if other.is_file())]
+
+
+def sample_file(path: PathLike) -> bytes:
+    """Digest of a file's size and of pieces of it, spread evenly; of a small one that is all.
+
+    Uncompressed volumes of one shape have the same size and the same begin and end.
+    """
+    size = os.path.getsize(path)
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    last = max(0, size - _PIECE)
+    with open(path, "rb") as file:
+        for place in sorted({last * k // (_PIECES - 1) for k in range(_PIECES)}):
+            file.seek(place)
+            digest.update(file.read(_PIECE))
+    return digest.digest()
+
+
+def stamp_file(text: str) -> tuple | None:
+    """Stamp of the file that a text names; None where it names none."""
+    return _stat(text) if os.path.isfile(text) else None
+
+
+def stamp_image(text: str) -> list | None:
+    """Stamps of all files that decide the image which a text names; None where it names none.
+
+    Those of a folder are all files below it, but for marked caches; of a MetaImage, NRRD, Analyze, AFNI or Philips
+    header also the files with its voxels; of ``FILE.npz#ARRAY/NUMBER`` the file.
+
+    Args:
+        text: path, or any other text.
+
+    Example:
+        >>> stamp_image("benign") is None
+        True
+    """
+    try:
+        for name in filter(None, (text, text.rpartition("#")[0])):
+            if os.path.isdir(name):
+                return list(_below(name))
+            if os.path.isfile(name):
+                return [_stat(name), *(_stat(str(path)) for path in partners(Path(name)))]
+    except ValueError:  # a text that is no path
+        pass
+    return None

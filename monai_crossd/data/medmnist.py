@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,73 @@ from monai.data import CacheDataset, Dataset
 from monai.transforms import LoadImaged
 from monai.utils import look_up_option
 
-from .medmnist_info import MEDMNIST, find_set
-from .npz_reader import NpzReader, list_npz_arrays, npz_path, read_npz_array, read_npz_shape
+from .readers.npz import NpzReader, list_npz_arrays, npz_path, read_npz_array, read_npz_shape
 
-__all__ = ["MedMNIST", "list_medmnist", "read_medmnist"]
+__all__ = ["MEDMNIST", "MedMNIST", "MedMNISTSet", "find_set", "list_medmnist", "read_medmnist"]
 
 _KEYS = {"training": "train", "validation": "val", "test": "test"}
+_RECORD = "https://zenodo.org/records/10519652/files"
+
+
+@dataclass(frozen=True)
+class MedMNISTSet:
+    """One set of MedMNIST.
+
+    Attributes:
+        name: of its files.
+        task: "multi-class", "binary-class", "ordinal-regression" or "multi-label, binary-class".
+        labels: names of the classes, by number.
+        channels: of an image, 1 or 3.
+        samples: how many images "training", "validation" and "test" hold.
+        md5: hash of the file by size of its images in pixels.
+        license: of the data.
+    """
+
+    name: str
+    task: str
+    labels: tuple[str, ...]
+    channels: int
+    samples: dict[str, int]
+    md5: dict[int, str]
+    license: str
+
+    @property
+    def spatial_dims(self) -> int:
+        """2, or 3 for volumes."""
+        return 3 if self.name.endswith("3d") else 2
+
+    def file_name(self, size: int) -> str:
+        """Name of the file with images of `size` pixels, like organmnist3d_64.npz."""
+        return f"{self.name}.npz" if size == 28 else f"{self.name}_{size}.npz"
+
+    def url(self, size: int) -> str:
+        """Where the file is published."""
+        return f"{_RECORD}/{self.file_name(size)}?download=1"
+
+
+def _read_sets() -> dict[str, MedMNISTSet]:
+    """Facts of the published sets, taken from info.py of the package medmnist 3.0.2 (Apache-2.0)."""
+    rows = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+    return {
+        row["name"]: MedMNISTSet(
+            **row | {"labels": tuple(row["labels"]), "md5": {int(size): digest for size, digest in row["md5"].items()}}
+        )
+        for row in rows
+    }
+
+
+MEDMNIST = _read_sets()
+
+
+def find_set(file_name: str) -> MedMNISTSet | None:
+    """The set that a file name belongs to, or None.
+
+    Example:
+        >>> find_set("organmnist3d_64.npz").labels[0]
+        'liver'
+    """
+    files = {entry.file_name(size): entry for entry in MEDMNIST.values() for size in entry.md5}
+    return files.get(file_name)
 
 
 def list_medmnist(path: PathLike, section: str) -> list[dict]:

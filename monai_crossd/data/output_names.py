@@ -12,7 +12,7 @@ from typing import Any
 
 from monai.utils import ensure_tuple
 
-from .image_files import SUFFIXES
+from .readers.formats import SUFFIXES
 
 __all__ = ["output_key", "output_names"]
 

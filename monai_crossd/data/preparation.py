@@ -1,16 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Compose whose errors name the files, and that sees to it that an image and its label map fit."""
+"""A Compose whose errors name the files and that checks that image and label map fit; and who is left out for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, RandomizableTrait, Transform
 
-__all__ = ["Preparation", "PreparationError", "count_deterministic"]
+__all__ = [
+    "ON_ERROR",
+    "THREADS",
+    "ItemList",
+    "Preparation",
+    "PreparationError",
+    "Skipped",
+    "count_deterministic",
+    "prepare_each",
+]
+
+logger = logging.getLogger(__name__)
 
 
 class PreparationError(RuntimeError):
@@ -135,3 +148,63 @@ class Preparation(Compose):
     def prepare(self, item: Any) -> Any:
         """Applies the deterministic part alone, as MONAI's data sets do for their caches."""
         return self(item, end=count_deterministic(self), threading=True)
+
+
+ON_ERROR = ("raise", "skip-and-report")
+THREADS = 4  # reading and unpacking run beside each other, and a volume each is in memory
+
+
+class Skipped(NamedTuple):
+    """An item that was left out, and why."""
+
+    item: Any
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.item}: {self.cause}"
+
+
+class ItemList(list):
+    """A list of items that knows those that were left out of it.
+
+    Args:
+        items: of the list.
+        skipped: the others.
+    """
+
+    def __init__(self, items: Iterable = (), skipped: Iterable[Skipped] = ()) -> None:
+        super().__init__(items)
+        self.skipped = list(skipped)
+
+
+def prepare_each(data: Sequence, prepare: Callable[[Any], Any], keep: bool = False) -> tuple[list, list, list[Skipped]]:
+    """Prepares every item once, and parts the items by whether that works.
+
+    Args:
+        data: items.
+        prepare: makes something of an item.
+        keep: what is made; else it is dropped, and only its making counts.
+
+    Returns:
+        The items that work, what was made of them (None unless kept), and the others, which are logged.
+
+    Raises:
+        ValueError: When none works.
+    """
+
+    def attempt(item: Any) -> Any:
+        try:
+            made = prepare(item)
+            return made if keep else None
+        except PreparationError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        made = list(pool.map(attempt, data))
+    skipped = [Skipped(item, m.cause) for item, m in zip(data, made, strict=True) if isinstance(m, PreparationError)]
+    for entry in skipped:
+        logger.warning("skipped %s", entry)
+    if skipped and len(skipped) == len(data):
+        raise ValueError(f"None of {len(data)} items can be read; the first: {skipped[0]}")
+    whole = [(item, m) for item, m in zip(data, made, strict=True) if not isinstance(m, PreparationError)]
+    return [item for item, _ in whole], [m for _, m in whole], skipped

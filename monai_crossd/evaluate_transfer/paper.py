@@ -13,7 +13,7 @@ from monai.config import PathLike
 from monai.transforms import MapTransform
 from monai.utils import ensure_tuple, look_up_option
 
-from ..data.medmnist_info import MEDMNIST
+from ..data.medmnist import MEDMNIST
 from .metrics import TABLE1_METRICS
 from .paper_datasets import PAPER_DATASETS
 

@@ -15,8 +15,8 @@ from monai.config import DtypeLike, PathLike
 from monai.data import MetaTensor
 
 from .._replacing import replacing
-from ..data.image_files import has_suffix
-from ..data.sitk_writer import SUFFIXES, SimpleITKWriter
+from ..data.readers.formats import has_suffix
+from ..data.simpleitk import SUFFIXES, SimpleITKWriter
 from .case_names import CaseNames, case_paths
 
 __all__ = ["LabelMapsHandler"]

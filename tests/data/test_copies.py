@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_crossd.data import copies, load_datalist
-from monai_crossd.data.copies import find_copies
+from monai_crossd.data import load_datalist, split
+from monai_crossd.data.split import find_copies
 
 
 def picture(path: Path, seed: int) -> Path:
@@ -98,12 +98,12 @@ def test_folders_and_channels(tmp_path):
     os.symlink(tmp_path / "c", tmp_path / "d")
     images: list = [str(tmp_path / name) for name in "abcd"]
     images += [[f"{tmp_path}/{name}/0.png", f"{tmp_path}/{name}/1.png"] for name in "abc"]
-    blank = copies._is_blank
-    copies._is_blank = lambda image: False  # a folder of PNG is no series
+    blank = split._is_blank
+    split._is_blank = lambda image: False  # a folder of PNG is no series
     try:
         assert find_copies(images) == [[0, 1], [2, 3], [4, 5]]
     finally:
-        copies._is_blank = blank
+        split._is_blank = blank
 
 
 def test_blank_images_are_no_copies_but_one_file_is(tmp_path):
@@ -129,8 +129,8 @@ def test_little_is_read(tmp_path, monkeypatch):
     for number, array in enumerate(arrays):
         array.tofile(tmp_path / f"{number}.raw")
     whole = []
-    content = copies._content
-    monkeypatch.setattr(copies, "_content", lambda image: whole.append(Path(image).stem) or content(image))
-    monkeypatch.setattr(copies, "_is_blank", lambda image: False)
+    content = split._content
+    monkeypatch.setattr(split, "_content", lambda image: whole.append(Path(image).stem) or content(image))
+    monkeypatch.setattr(split, "_is_blank", lambda image: False)
     assert find_copies([str(tmp_path / f"{number}.raw") for number in range(6)]) == [[0, 4]]
     assert sorted(whole) == ["0", "1", "4", "5"]

@@ -21,7 +21,7 @@ from monai.transforms import Compose, LoadImage, LoadImaged, Resized
 from PIL import Image
 
 from monai_crossd.data import MEDMNIST, MedMNIST, NpzReader, check_files, load_datalist, load_labels, read_shape
-from monai_crossd.data.npz_reader import npz_path
+from monai_crossd.data.readers.npz import npz_path
 
 COUNTS = {"train": 12, "val": 4, "test": 3}
 SHAPES = {"pneumoniamnist": (28, 28), "pathmnist": (28, 28, 3), "organmnist3d": (28, 28, 28), "chestmnist": (28, 28)}
@@ -109,7 +109,7 @@ def test_file_names(name, size, file_name, dims, sizes):
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (4, 5, 7)])
-@pytest.mark.parametrize("reader", [None, NpzReader, "NpzReader", "SimpleITKReader", "PILReader"])
+@pytest.mark.parametrize("reader", [NpzReader, "monai_crossd.data.NpzReader", "monai_crossd.data.SimpleITKReader"])
 def test_axes(tmp_path, shape, reader):
     images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
     np.savez(tmp_path / "a.npz", images=images)
@@ -127,8 +127,8 @@ def test_picture_is_read_like_its_png(tmp_path, shape):
     Image.fromarray(images[1]).save(tmp_path / "a.png")
     path = npz_path(tmp_path / "a.npz", "images", 1)
     for first in (False, True):
-        read = LoadImage(ensure_channel_first=first)
-        assert torch.equal(read(path), read(tmp_path / "a.png"))
+        image = LoadImage(reader=NpzReader, ensure_channel_first=first)(path)
+        assert torch.equal(image, LoadImage(ensure_channel_first=first)(tmp_path / "a.png"))
     assert read_shape(path) == read_shape(tmp_path / "a.png") == (7, 5)
 
 
@@ -136,7 +136,7 @@ def test_slice_of_a_volume_is_read_like_its_png(tmp_path):
     volumes = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 7), np.uint8)
     np.savez(tmp_path / "a.npz", images=volumes)
     Image.fromarray(volumes[0, 2]).save(tmp_path / "a.png")
-    volume = LoadImage()(npz_path(tmp_path / "a.npz", "images", 0))
+    volume = LoadImage(reader=NpzReader)(npz_path(tmp_path / "a.npz", "images", 0))
     assert torch.equal(volume[:, :, 2], LoadImage()(tmp_path / "a.png"))
     assert read_shape(npz_path(tmp_path / "a.npz", "images", 0)) == (7, 5, 4)
 
@@ -145,30 +145,28 @@ def test_several_paths_are_channels(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 7), np.uint8)
     np.savez(tmp_path / "a.npz", images=images, colour=np.zeros((1, 5, 7, 3), np.uint8))
     paths = [npz_path(tmp_path / "a.npz", "images", i) for i in (2, 0)]
-    stacked = LoadImage(ensure_channel_first=True)(paths)
+    stacked = LoadImage(reader=NpzReader, ensure_channel_first=True)(paths)
     np.testing.assert_array_equal(stacked, images[[2, 0]].transpose(0, 2, 1))
     with pytest.raises(ValueError, match=r"\(5, 7, 3\).* cannot be channels of one"):
-        LoadImage()([npz_path(tmp_path / "a.npz", "colour", 0), paths[0]])
+        LoadImage(reader=NpzReader)([npz_path(tmp_path / "a.npz", "colour", 0), paths[0]])
 
 
 def test_an_image_may_be_changed_in_place_and_a_file_replaced(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, images=np.zeros((2, 4, 4), np.uint8))
     for dtype in (None, np.float32):
-        LoadImage(dtype=dtype)(npz_path(path, "images", 0)).add_(1)
-        assert LoadImage()(npz_path(path, "images", 0)).max() == 0
+        LoadImage(reader=NpzReader, dtype=dtype)(npz_path(path, "images", 0)).add_(1)
+        assert LoadImage(reader=NpzReader)(npz_path(path, "images", 0)).max() == 0
     np.savez(path, images=np.full((2, 4, 4), 9, np.uint8))
-    assert LoadImage()(npz_path(path, "images", 0)).max() == 9
+    assert LoadImage(reader=NpzReader)(npz_path(path, "images", 0)).max() == 9
 
 
 @pytest.mark.parametrize(
     "name", ["a.png", "a.nii.gz", "a.npz", "a.npy", "a.nrrd", "a.dcm", "a.npz#images", "x#y/1.png"]
 )
-def test_other_files_go_to_the_readers_they_went_to(name):
-    readers = LoadImage().readers[::-1]  # the first that knows the name is taken
-    taken = next(reader for reader in readers if reader.verify_suffix(name))
-    assert taken is next(r for r in readers if r.verify_suffix(name) and not isinstance(r, NpzReader))
-    assert isinstance(readers[0], NpzReader)  # before those that take any name
+def test_other_files_are_not_taken(name):
+    assert not NpzReader().verify_suffix(name)
+    assert NpzReader().verify_suffix(npz_path("a.npz", "images", 0))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,7 @@ def test_other_files_go_to_the_readers_they_went_to(name):
 def test_bad_paths(tmp_path, tail, error, message):
     np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), flat=np.zeros(3))
     (tmp_path / "text.npz").write_text("no archive")
-    for read in (read_shape, LoadImage(), lambda path: check_files([{"image": path}])):
+    for read in (read_shape, NpzReader().read, lambda path: check_files([{"image": path}])):
         with pytest.raises(error, match=message):
             read(str(tmp_path / tail))
 
@@ -221,7 +219,7 @@ def test_load_datalist(tmp_path, name):
         assert json.loads(json.dumps(items)) == items
         for index in (0, len(items) - 1):
             expected = as_monai(arrays[f"{part}_images"][index])
-            np.testing.assert_array_equal(LoadImage()(items[index]["image"]), expected)
+            np.testing.assert_array_equal(LoadImage(reader=NpzReader)(items[index]["image"]), expected)
     assert load_labels(path, "classification") == dict(enumerate(MEDMNIST[name].labels))
 
 
@@ -304,7 +302,9 @@ def test_disk_cache_is_used_again(tmp_path):
 
 def test_own_transform_and_workers(tmp_path):
     path = write_set(tmp_path, "organmnist3d")
-    transform = Compose([LoadImaged("image", ensure_channel_first=True), Resized("image", (16, 16, 8))])
+    transform = Compose(
+        [LoadImaged("image", reader=NpzReader, ensure_channel_first=True), Resized("image", (16, 16, 8))]
+    )
     data = MedMNIST("organmnist3d", tmp_path, md5=hash_of(path), transform=transform, dataset_class=Dataset)
     batches = list(DataLoader(pickle.loads(pickle.dumps(data)), batch_size=6, num_workers=2))
     assert [batch["image"].shape for batch in batches] == [(6, 1, 16, 16, 8)] * 2

@@ -16,9 +16,10 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from monai_crossd.data import SimpleITKReader, image_folder_datalist, list_images, load_datalist, read_shape
-from monai_crossd.data.formats import find_format, is_image
-from monai_crossd.data.npz_reader import npz_path
-from monai_crossd.data.walk import find_images, group_channels, images_by_folder
+from monai_crossd.data.lists import group_channels
+from monai_crossd.data.readers.formats import find_format, image_format
+from monai_crossd.data.readers.npz import npz_path
+from monai_crossd.data.walk import find_images, images_by_folder
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -58,7 +59,7 @@ def test_a_series_is_one_image_whatever_its_files_are_called(tmp_path, names, pr
     for start in (tmp_path, folder):
         assert [item["image"] for item in list_images(start)] == [str(folder)]
     assert read_shape(folder) == LoadImage(reader=SimpleITKReader)(folder).shape == (5, 4, 3)
-    assert not is_image(folder / "DICOMDIR") or str(folder / "DICOMDIR") not in find_images(folder)
+    assert not image_format(folder / "DICOMDIR") or str(folder / "DICOMDIR") not in find_images(folder)
 
 
 def _report():
@@ -276,6 +277,6 @@ def test_npz_images_are_read_without_a_message(tmp_path, caplog):
     np.save(tmp_path / "b.npy", array)
     caplog.set_level("INFO")
     path = npz_path(tmp_path / "a.npz", "val_images", 1)
-    np.testing.assert_array_equal(LoadImage(reader="SimpleITKReader")(path), array[1].T)
-    np.testing.assert_array_equal(LoadImage(reader="SimpleITKReader")(tmp_path / "b.npy"), array)
+    np.testing.assert_array_equal(LoadImage(reader=SimpleITKReader)(path), array[1].T)
+    np.testing.assert_array_equal(LoadImage(reader=SimpleITKReader)(tmp_path / "b.npy"), array)
     assert "unable to load" not in caplog.text

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from PIL import Image
 
 from monai_crossd.data import load_datalist
-from monai_crossd.data.medmnist_info import MEDMNIST
+from monai_crossd.data.medmnist import MEDMNIST
 from monai_crossd.evaluate_transfer.paper import PRESETS, paper_dataset, paper_transforms, read_published
 from monai_crossd.evaluate_transfer.paper_datasets import PAPER_DATASETS
 from monai_crossd.training import FINETUNE_MODES

@@ -347,7 +347,7 @@ def test_real_ultrasound_cine():
     frames = torch.from_numpy(examples.ybr_color.pixel_array.copy())  # 30 x 240 x 320 x RGB
     pipeline = Compose(
         [
-            LoadImaged("image", reader="SimpleITKReader", ensure_channel_first=True, dtype=np.uint8),
+            LoadImaged("image", reader="monai_crossd.data.SimpleITKReader", ensure_channel_first=True, dtype=np.uint8),
             FramesToVolumed("image", num_frames=10, depth_spacing=0.5),
         ]
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a file is: its first bytes say it, and its name only where they do not."""
+"""What a file is: its first bytes say it, and its name only where they do not; and what a folder holds."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from pathlib import Path
 
 from monai.config import PathLike
 
-from .dicom_header import is_dicom
+from .dicom import is_dicom
 
-__all__ = ["NIFTI", "PICTURES", "SUFFIXES", "find_format", "has_suffix", "image_format", "is_image"]
+__all__ = [
+    "NIFTI",
+    "PICTURES",
+    "SUFFIXES",
+    "find_format",
+    "has_suffix",
+    "image_format",
+    "is_cache",
+    "list_entries",
+    "mark_cache",
+]
 
 NIFTI = (".nii", ".nii.gz")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -31,6 +41,8 @@ _STARTS = {
 }
 _BITMAPS = {bytes([size, 0, 0, 0]) for size in (12, 40, 52, 56, 64, 108, 124)}  # sizes of the header that follows
 _HEAD = 540  # bytes of the longest header, NIfTI-2's
+# https://bford.info/cachedir: backup programs leave such folders out, and so do our lists of images
+_TAG, _SIGNATURE = "CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55"
 _BLOCK = 4096  # of a compressed file; more would meet damage further on
 
 
@@ -94,11 +106,28 @@ def partner(path: PathLike) -> Path:
 
 
 def image_format(path: PathLike) -> str:
-    """As :func:`find_format`, and "" of an .img file, which belongs to the .hdr beside it."""
+    """As :func:`find_format`, and "" of what is no image of its own: an .img file belongs to the .hdr beside it."""
     is_part = has_suffix(path, (".img", ".img.gz")) and partner(path).is_file()
     return "" if is_part else find_format(path)
 
 
-def is_image(path: PathLike) -> bool:
-    """Whether a file is an image, or claims to be one by its name; an .img file belongs to the .hdr beside it."""
-    return bool(image_format(path))
+def is_cache(folder: Path) -> bool:
+    """Whether a folder is marked as a cache, so that what lies in it is no data of the user."""
+    try:
+        with (folder / _TAG).open("rb") as file:
+            return file.read(len(_SIGNATURE)) == _SIGNATURE
+    except OSError:
+        return False
+
+
+def mark_cache(folder: Path) -> None:
+    """Marks a folder as a cache."""
+    (folder / _TAG).write_bytes(
+        _SIGNATURE + b"\n# Prepared images of monai_crossd. Delete the folder to free its space.\n"
+    )
+
+
+def list_entries(folder: Path) -> list[Path]:
+    """Sorted entries without caches, hidden ones (macOS leaves "._" copies in many archives) and links into nowhere."""
+    entries = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in entries if path.exists() and not is_cache(path))

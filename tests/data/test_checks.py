@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from PIL import Image
 
 from monai_crossd.data import check_files, check_pairs, list_images, load_datalist
-from monai_crossd.data.headers import find_faults, read_grid
+from monai_crossd.data.checks import find_faults
+from monai_crossd.data.readers import open_image
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -41,7 +42,7 @@ def write(path: Path, shape, affine=None) -> str:
 @pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd"])
 def test_the_affine_is_that_of_every_format(tmp_path, suffix):
     affine = np.array([[0, -2, 0, 7], [0.5, 0, 0, -3], [0, 0, 4, 1], [0, 0, 0, 1.0]])
-    shape, found = read_grid(write(tmp_path / f"a{suffix}", (4, 5, 6), affine))
+    shape, found = open_image(write(tmp_path / f"a{suffix}", (4, 5, 6), affine)).grid()
     assert shape == (4, 5, 6)
     np.testing.assert_allclose(found, affine, atol=1e-6)
 

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 from monai.config import PathLike
 from monai.data import ImageReader
-from monai.transforms.io.array import SUPPORTED_READERS
 from monai.utils import MetaKeys, ensure_tuple
 
 __all__ = [
     "NpzReader",
     "is_npz_path",
     "list_npz_arrays",
+    "load_npz",
     "npz_path",
     "read_npz_array",
+    "read_npz_grid",
     "read_npz_image",
     "read_npz_shape",
-    "register_npz_reader",
 ]
 
 _PATH = re.compile(r"(?P<file>.+\.npz)#(?P<key>\w+)[/\\](?P<index>\d+)")
@@ -139,21 +139,41 @@ def read_npz_image(path: PathLike) -> np.ndarray:
     return array[index]
 
 
+def _is_color(image: np.ndarray) -> bool:
+    return image.ndim == 3 and image.shape[-1] == 3
+
+
+def read_npz_grid(path: PathLike) -> tuple[tuple[int, ...], None]:
+    """Shape as MONAI's readers have it, and no affine; the array is read, once."""
+    image = read_npz_image(path)
+    return image.shape[1::-1] if _is_color(image) else image.shape[::-1], None
+
+
+def _turned(image: np.ndarray) -> np.ndarray:
+    """A copy with the axes of MONAI's readers, (W, H[, D][, color]): the cached array must stay as it is."""
+    return np.array(np.swapaxes(image, 0, 1) if _is_color(image) else image.T, order="C")
+
+
+def load_npz(path: PathLike) -> tuple[np.ndarray, int, np.ndarray, dict]:
+    """Array (W, H[, D][, color]), the number of its spatial axes, the identity as affine, and no header."""
+    image = read_npz_image(path)
+    return _turned(image), 2 if _is_color(image) else image.ndim, np.eye(4), {}
+
+
 class NpzReader(ImageReader):
-    """Reads one image of an array of many, for MONAI's LoadImage: ``LoadImage()("pathmnist.npz#train_images/12")``.
+    """Reads one image of an array of many, for MONAI's LoadImage.
 
     The axes come out as those of MONAI's other readers: (W, H) and (W, H, channel), what PILReader gives for the same
     picture saved as PNG, and (W, H, D) for a volume (D, H, W), its slices last. A last axis of 3 is colour.
-    MedMNIST gives no voxel sizes and no directions, so the affine is the identity.
-
-    Several paths are stacked as channels. MONAI finds this reader by itself for paths with ``.npz#`` in them.
+    MedMNIST gives no voxel sizes and no directions, so the affine is the identity. Several paths are stacked as
+    channels.
 
     Example:
         >>> import tempfile
         >>> from monai.transforms import LoadImage
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.savez(f"{folder}/a.npz", train_images=np.zeros((5, 3, 4), np.uint8))
-        ...     LoadImage()(npz_path(f"{folder}/a.npz", "train_images", 2)).shape
+        ...     LoadImage(reader=NpzReader)(npz_path(f"{folder}/a.npz", "train_images", 2)).shape
         torch.Size([4, 3])
     """
 
@@ -177,27 +197,16 @@ class NpzReader(ImageReader):
         Raises:
             ValueError: When several images differ in shape, or are in colour.
         """
-        is_colour = img[0].ndim == 3 and img[0].shape[-1] == 3
-        if len(img) > 1 and (is_colour or len({image.shape for image in img}) > 1):
+        if len(img) > 1 and (any(map(_is_color, img)) or len({image.shape for image in img}) > 1):
             raise ValueError(
                 f"Images of the shapes {[image.shape for image in img]} cannot be channels of one; expected grey ones "
                 "of one shape."
             )
-        channel: int | None = -1 if is_colour else 0
-        if is_colour:
-            array = np.swapaxes(img[0], 0, 1)
-        elif len(img) == 1:
-            array, channel = img[0].T, None
-        else:
-            array = np.stack([image.T for image in img])
+        array = _turned(img[0]) if len(img) == 1 else np.stack([_turned(image) for image in img])
+        channel = 0 if len(img) > 1 else -1 if _is_color(img[0]) else None
         meta = {
             MetaKeys.AFFINE: np.eye(4),
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape if channel is None else np.delete(array.shape, channel)),
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if channel is None else channel,
         }
-        return np.array(array, order="C"), meta  # a copy: the cached array must stay as it is
-
-
-def register_npz_reader() -> None:
-    """Makes ``NpzReader`` known to MONAI; done when monai_crossd is imported. It takes no path that others take."""
-    SUPPORTED_READERS.setdefault(NpzReader.__name__.lower(), NpzReader)
+        return array, meta

@@ -1,26 +1,146 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A MONAI image writer for NIfTI, NRRD, MetaImage, PNG and TIFF that does not need itk."""
+"""MONAI's way to our formats: a reader for LoadImage and a writer for SaveImage that need neither itk nor pydicom."""
 
 from __future__ import annotations
 
 import tempfile
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import monai.data
 import numpy as np
 import SimpleITK as sitk
 from monai.config import DtypeLike, NdarrayOrTensor, PathLike
-from monai.data import ImageWriter, NibabelWriter, image_writer, orientation_ras_lps
+from monai.data import ImageReader, ImageWriter, NibabelWriter, orientation_ras_lps
 from monai.data.utils import to_affine_nd
-from monai.utils import MetaKeys, SpaceKeys, convert_data_type, get_equivalent_dtype
+from monai.utils import MetaKeys, SpaceKeys, convert_data_type, ensure_tuple, get_equivalent_dtype
 from PIL import Image
 
-from .image_files import NIFTI, has_suffix
+from .readers.formats import NIFTI, find_format, has_suffix
+from .readers.image_file import Loaded, open_image
 
-__all__ = ["SimpleITKWriter", "register_sitk_writer"]
+__all__ = ["SUFFIXES", "SimpleITKReader", "SimpleITKWriter"]
+
+
+def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, array0: np.ndarray, header0: dict) -> None:
+    rank = len(header0[MetaKeys.SPATIAL_SHAPE])
+    affine, affine0 = header[MetaKeys.AFFINE], header0[MetaKeys.AFFINE]
+    if (
+        array.ndim != array0.ndim
+        or array.shape[:rank] != array0.shape[:rank]
+        or not np.allclose(affine, affine0, rtol=0, atol=1e-3)
+    ):
+        raise ValueError(
+            f"{path} and {path0} cannot be channels of one image: their shapes are {array.shape} and {array0.shape}, "
+            f"their affines {affine.tolist()} and {affine0.tolist()}. Resample one to the grid of the other."
+        )
+
+
+class SimpleITKReader(ImageReader):
+    """Reads medical images and photos for MONAI: ``LoadImage(reader="monai_crossd.data.SimpleITKReader")``.
+
+    Formats: NIfTI and Analyze, NRRD, MetaImage, a DICOM file (also multi-frame), a folder with a DICOM series, PNG,
+    JPEG, BMP, GIF, TIFF, .npy and whatever else SimpleITK knows; what a file is, its content says. Arrays
+    have the axes (x, y, z) and after them one channel axis where the file has components (color, vectors) or time
+    points; ``EnsureChannelFirst`` moves it. The affine is (4, 4), in RAS and mm, and equal to NibabelReader's.
+
+    DICOM: slices and frames are ordered by their place along the normal, and each has its own slope and intercept, so
+    that CT is in HU; MONOCHROME1 changes no value. One file of one frame is a 2D image with the affine of its plane, a
+    folder is always a volume. What forms no grid is refused with the places: gaps, two slices at one place (time
+    points), other sizes, spacings or directions. A tilted gantry keeps its shear.
+
+    Pictures are Pillow's, turned upright by their orientation tag. Palettes and CMYK become RGB, one bit 0 and 1,
+    an alpha channel is dropped where it is opaque and kept where it is not; the pages of a TIFF or GIF are a volume.
+    What knows no patient axes (pictures, ultrasound without a position) is not flipped from LPS to RAS: its affine is
+    the pixel spacing of a TIFF or DICOM file, or else the identity, as the resolution is that of a printer.
+
+    Compressed voxels (.nii.gz, .nrrd, .mha) and PNG are read to their checksum. NIfTI is read by nibabel, as SimpleITK
+    refuses shear and reads ``a.nii`` where it is asked for ``a.nii.gz``.
+
+    Args:
+        series_uid: series instance UID of the DICOM series to read from a folder with several.
+        affine_lps_to_ras: whether the affine is in RAS, as MONAI's transforms expect; otherwise in ITK's LPS.
+
+    Example:
+        >>> import tempfile
+        >>> import SimpleITK as sitk
+        >>> from monai.transforms import LoadImage
+        >>> from monai_crossd.data import SimpleITKReader
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sitk.WriteImage(sitk.Image(6, 5, 4, sitk.sitkInt16), f"{folder}/image.mha")
+        ...     image = LoadImage(reader=SimpleITKReader, ensure_channel_first=True)(f"{folder}/image.mha")
+        >>> image.shape, image.affine.diag().tolist()
+        (torch.Size([1, 6, 5, 4]), [-1.0, -1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, *, series_uid: str = "", affine_lps_to_ras: bool = True):
+        super().__init__()
+        self.series_uid = series_uid
+        self.affine_lps_to_ras = affine_lps_to_ras
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Tells whether all are folders or files whose content, or else name, is of a known format.
+
+        Args:
+            filename: path, or several.
+        """
+        paths = [Path(name) for name in ensure_tuple(filename)]
+        return all(path.is_dir() or (path.is_file() and bool(find_format(path))) for path in paths)
+
+    def read(self, data: Sequence[PathLike] | PathLike) -> list[str]:
+        """Checks that the paths are there and may be images.
+
+        The reading is left to ``get_data``, because LoadImage goes on to other readers after an error here: a format
+        that is not ours should reach them, a broken file or a folder with several series should not.
+
+        Args:
+            data: path of a file or of a folder with a DICOM series, or several, which become channels.
+
+        Returns:
+            The paths: the argument of ``get_data``.
+
+        Raises:
+            FileNotFoundError: When a path does not exist.
+            ValueError: When a file of no known format is no image, or a folder holds no DICOM image.
+        """
+        paths = [str(path) for path in ensure_tuple(data)]
+        for path in paths:
+            open_image(path).check()
+        return paths
+
+    def get_data(self, img: list[str]) -> Loaded:
+        """Reads the images; several are stacked as channels, the meta is that of the first.
+
+        Args:
+            img: what ``read`` returned.
+
+        Returns:
+            The array, and its meta: "affine", "original_affine", "spacing", "spatial_shape", "original_channel_dim",
+            "space" and the fields of the file's header.
+
+        Raises:
+            ValueError: When a file is broken, a series is not a complete grid of slices or is one of several, or
+                images to stack differ in shape or affine.
+        """
+        arrays, headers = [], []
+        for path in img:
+            array, header = open_image(path, self.series_uid).load()
+            arrays.append(array)
+            headers.append(header)
+            _check_same_grid(path, array, header, img[0], arrays[0], headers[0])
+        array, first = arrays[0], headers[0]
+        if len(arrays) > 1 and first[MetaKeys.ORIGINAL_CHANNEL_DIM] == -1:
+            array = np.concatenate(arrays, axis=-1)
+        elif len(arrays) > 1:
+            array = np.stack(arrays, axis=0)
+            first[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+        if not self.affine_lps_to_ras:
+            first[MetaKeys.AFFINE] = orientation_ras_lps(first[MetaKeys.AFFINE])
+        first[MetaKeys.SPACE] = SpaceKeys.RAS if self.affine_lps_to_ras else SpaceKeys.LPS
+        first[MetaKeys.ORIGINAL_AFFINE] = first[MetaKeys.AFFINE].copy()
+        first["spacing"] = np.linalg.norm(first[MetaKeys.AFFINE][:3, : len(first[MetaKeys.SPATIAL_SHAPE])], axis=0)
+        return array, first
+
 
 VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
 TIFF = (".tif", ".tiff")
@@ -60,7 +180,7 @@ def _to_image(array: np.ndarray, rank: int, affine: np.ndarray) -> sitk.Image:
 
 
 class SimpleITKWriter(ImageWriter):
-    """Writes images for MONAI's SaveImage: ``SaveImage(writer="SimpleITKWriter", output_ext=".mha")``.
+    """Writes images for MONAI: ``SaveImage(writer="monai_crossd.data.SimpleITKWriter", output_ext=".mha")``.
 
     Formats: NIfTI (by nibabel, as MONAI writes it: channels on the fourth axis), NRRD and MetaImage (channels as
     components of a voxel), and 2D images as PNG (uint8, uint16) and TIFF. The file appears under its name when it is
@@ -76,11 +196,11 @@ class SimpleITKWriter(ImageWriter):
         >>> import torch
         >>> from monai.data import MetaTensor
         >>> from monai.transforms import LoadImage, SaveImage
-        >>> import monai_crossd
+        >>> from monai_crossd.data import SimpleITKReader, SimpleITKWriter
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save = SaveImage(folder, output_ext=".mha", writer="SimpleITKWriter", print_log=False)
+        ...     save = SaveImage(folder, output_ext=".mha", writer=SimpleITKWriter, print_log=False)
         ...     _ = save(MetaTensor(torch.ones(1, 6, 5, 4)), filename=f"{folder}/image")
-        ...     image = LoadImage(reader="SimpleITKReader")(f"{folder}/image.mha")
+        ...     image = LoadImage(reader=SimpleITKReader)(f"{folder}/image.mha")
         >>> image.shape, image.affine.diag().tolist()
         (torch.Size([6, 5, 4]), [1.0, 1.0, 1.0, 1.0])
     """
@@ -216,28 +336,3 @@ class SimpleITKWriter(ImageWriter):
         array = array[:, :, 0]
         spacing = np.linalg.norm(self.affine[:3, :2], axis=0)
         return _to_image(array[..., 0] if array.shape[-1] == 1 else array, 2, np.diag([*spacing, 1.0, 1.0]))
-
-
-def register_sitk_writer() -> None:
-    """Makes ``SaveImage(writer="SimpleITKWriter")`` known to MONAI; done when monai_crossd is imported.
-
-    MONAI looks a writer's name up in ``monai.data``, so the class becomes a member of it. Without a writer's name, ours
-    is the last one tried for NRRD and MetaImage, which MONAI writes with itk only. A member of this name that somebody
-    else has made stays theirs, with a warning.
-    """
-    name = SimpleITKWriter.__name__
-    taken = getattr(monai.data, name, None)
-    if taken is not None and taken.__module__ != __name__:
-        warnings.warn(
-            f"monai.data has a {name} that is not monai_crossd's ({taken!r}); it was left alone. "
-            "Use SaveImage(writer=monai_crossd.data.SimpleITKWriter) instead of the name.",
-            stacklevel=2,
-        )
-        return
-    setattr(monai.data, name, SimpleITKWriter)
-    writers = image_writer.SUPPORTED_WRITERS
-    if not writers:
-        image_writer.init()  # MONAI does it only while its table is empty
-    for suffix in VOLUMES:
-        present = writers.get(suffix[1:], writers[image_writer.EXT_WILDCARD])
-        writers[suffix[1:]] = (*(w for w in present if w.__name__ != name), SimpleITKWriter)

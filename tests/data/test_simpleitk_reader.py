@@ -24,7 +24,6 @@ from monai.transforms.io.array import SUPPORTED_READERS
 from PIL import Image
 
 from monai_crossd.data import SimpleITKReader
-from monai_crossd.data.sitk_reader import register_sitk_reader
 
 # oblique, mirrored in x, 1 x 2 x 3 mm
 ROTATION = np.array([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]])
@@ -140,7 +139,7 @@ def test_nrrd_of_slicer_is_pynrrds():
     nrrd = pytest.importorskip("nrrd")
     path = Path(slicerio.__file__).parent / "data" / "CTChest4.nrrd"
     expected = LoadImage(reader=NrrdReader)(path)
-    image = LoadImage(reader="SimpleITKReader")(path)
+    image = LoadImage(reader="monai_crossd.data.SimpleITKReader")(path)
     assert type(image) is MetaTensor
     np.testing.assert_array_equal(image.numpy(), expected.numpy())
     np.testing.assert_allclose(image.affine, expected.affine, atol=1e-5)
@@ -298,7 +297,7 @@ def test_several_series(tmp_path):
         np.testing.assert_array_equal(load(tmp_path, series_uid=uid), voxels)
     # by name: neither pydicom nor any other reader may quietly take one of them
     with pytest.raises(ValueError, match=r"2 series: 1\.2\.3\.6 \(chest 6, 3 files\); 1\.2\.3\.7 .*series_uid"):
-        LoadImage(reader="SimpleITKReader")(tmp_path)
+        LoadImage(reader="monai_crossd.data.SimpleITKReader")(tmp_path)
     with pytest.raises(ValueError, match=r"no series '9\.9'; it holds 1\.2\.3\.6"):
         load(tmp_path, series_uid="9.9")
 
@@ -374,7 +373,7 @@ def test_truncated_files_raise(tmp_path, name, part):
     content = voxels.read_bytes()
     voxels.write_bytes(content[: int(part * len(content))])
     with pytest.raises(ValueError, match=rf"{name} cannot be read as an image \(.+\)"):
-        LoadImage(reader="SimpleITKReader")(path)
+        LoadImage(reader="monai_crossd.data.SimpleITKReader")(path)
 
 
 def test_neighbour_of_the_same_stem_is_not_read(tmp_path):
@@ -397,15 +396,14 @@ def test_absent_and_foreign_files(tmp_path):
             reader.get_data(reader.read(tmp_path / name))
     for name in ("absent.nrrd", "empty", "notes"):
         with pytest.raises(RuntimeError, match=name):  # MONAI's list of what each reader said
-            LoadImage(reader="SimpleITKReader")(tmp_path / name)
+            LoadImage(reader="monai_crossd.data.SimpleITKReader")(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "reader",
     [
-        "SimpleITKReader",
         "monai_crossd.data.SimpleITKReader",
-        "monai_crossd.data.sitk_reader.SimpleITKReader",
+        "monai_crossd.data.simpleitk.SimpleITKReader",
         SimpleITKReader,
         SimpleITKReader(),
     ],
@@ -421,7 +419,7 @@ def test_by_name_class_and_instance(tmp_path, reader):
 
 def test_arguments_by_name(tmp_path):
     nib.save(nib.Nifti1Image(numbers(), OBLIQUE), tmp_path / "image.nii")
-    image = LoadImage(reader="SimpleITKReader", affine_lps_to_ras=False)(tmp_path / "image.nii")
+    image = LoadImage(reader="monai_crossd.data.SimpleITKReader", affine_lps_to_ras=False)(tmp_path / "image.nii")
     assert image.meta["space"] == "LPS"
 
 
@@ -442,17 +440,7 @@ def test_default_readers_stay(tmp_path, monkeypatch):
     for name in ("a.nii.gz", "a.png", "a.npy", "a.nrrd"):
         LoadImage()(tmp_path / name)
     assert taken == ["NibabelReader", "PILReader", "NumpyReader", "NrrdReader"]
-    assert next(iter(SUPPORTED_READERS)) == "simpleitkreader"
-
-
-def test_registering(monkeypatch):
-    before = dict(SUPPORTED_READERS)
-    register_sitk_reader()
-    assert list(SUPPORTED_READERS.items()) == list(before.items())
-    monkeypatch.setitem(SUPPORTED_READERS, "simpleitkreader", NumpyReader)
-    with pytest.warns(UserWarning, match=r"not monai_crossd's .*NumpyReader.* left alone"):
-        register_sitk_reader()
-    assert SUPPORTED_READERS["simpleitkreader"] is NumpyReader
+    assert "simpleitkreader" not in SUPPORTED_READERS
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
@@ -464,7 +452,7 @@ def test_there_and_back_through_a_pipeline(tmp_path, suffix):
     sitk.WriteImage(sitk.ReadImage(str(tmp_path / "source.nii.gz")), str(tmp_path / f"image{suffix}"))
     before = Compose(
         [
-            LoadImaged("image", reader="SimpleITKReader"),
+            LoadImaged("image", reader="monai_crossd.data.SimpleITKReader"),
             EnsureChannelFirstd("image"),
             Orientationd("image", axcodes="RAS", labels=None),
             Spacingd("image", pixdim=(1.0, 1.0, 1.5)),
@@ -477,7 +465,7 @@ def test_there_and_back_through_a_pipeline(tmp_path, suffix):
                 "image",
                 output_dir=tmp_path / "out",
                 output_ext=suffix,
-                writer="SimpleITKWriter",
+                writer="monai_crossd.data.SimpleITKWriter",
                 separate_folder=False,
                 print_log=False,
             ),

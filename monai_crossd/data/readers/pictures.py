@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-__all__ = ["read_picture", "read_picture_shape"]
+from .volumes import load_itk, read_itk_grid
+
+__all__ = ["load_picture", "read_picture_grid"]
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _SAMPLE_FORMAT = (
     254,
@@ -101,15 +102,6 @@ def _without_opaque_alpha(array: np.ndarray) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 2 else array[..., :-1]
 
 
-def _read_wide(path: str) -> tuple[np.ndarray, int]:
-    """(x, y[, z][, channels]) by SimpleITK, and the number of spatial axes."""
-    image = sitk.ReadImage(path)
-    array = sitk.GetArrayFromImage(image).T
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        array = np.moveaxis(array, 0, -1)
-    return array, image.GetDimension()
-
-
 def _read(path: str, image: Image.Image) -> tuple[np.ndarray, int]:
     if _is_wide(image):
         if "LA;16B" in str(getattr(image, "tile", "")) or _orientation(image) > 1:
@@ -117,12 +109,31 @@ def _read(path: str, image: Image.Image) -> tuple[np.ndarray, int]:
                 f"{path} cannot be read as an image (16 bits with alpha, or turned by its orientation tag): save it "
                 "upright and without alpha."
             )
-        return _read_wide(path)
+        return load_itk(path)[:2]
     pages = _pages(path, image)
     return (pages[0].swapaxes(0, 1), 2) if len(pages) == 1 else (np.stack(pages).swapaxes(0, 2), 3)
 
 
-def read_picture(path: str) -> tuple[np.ndarray, np.ndarray, int]:
+def read_picture_grid(path: str) -> tuple[tuple[int, ...], None]:
+    """Shape from the header, upright, and no affine: what a picture says of its pixels is often a printer's."""
+    try:
+        with _opened(path) as image:
+            pages = 1
+            if image.format in _STACKS:
+                pages = sum(not _is_reduced(frame) for frame in ImageSequence.Iterator(image))
+                image.seek(0)
+            size = image.size
+            if isinstance(image, TiffImageFile):  # newer Pillow turns its size already
+                size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
+            size = size[::-1] if _orientation(image) > 4 else size
+    except UnidentifiedImageError:
+        if not _is_tiff(path):
+            raise
+        return read_itk_grid(path)[0], None
+    return (*size, pages) if pages > 1 else size, None
+
+
+def load_picture(path: str) -> tuple[np.ndarray, int, np.ndarray, dict]:
     """Reads a picture as Pillow does, upright.
 
     Palettes and the colors of printers become RGB, one bit becomes 0 and 1, an opaque alpha channel is dropped and
@@ -132,8 +143,8 @@ def read_picture(path: str) -> tuple[np.ndarray, np.ndarray, int]:
         path: of the file.
 
     Returns:
-        The array (x, y[, page][, channel]), its affine (4, 4): the pixel size of a TIFF, otherwise the identity, and
-        the number of spatial axes.
+        The array (x, y[, page][, channel]), the number of its spatial axes, its affine (4, 4): the pixel size of a
+        TIFF, otherwise the identity, and no header.
 
     Raises:
         ValueError: When its pages differ in shape, or it has to be turned and Pillow cannot.
@@ -148,30 +159,8 @@ def read_picture(path: str) -> tuple[np.ndarray, np.ndarray, int]:
     except UnidentifiedImageError:
         if not _is_tiff(path):
             raise
-        array, rank = _read_wide(path)
-        spacing = sitk.ReadImage(path).GetSpacing()[:2]
+        array, rank, affine, _ = load_itk(path)
+        spacing = tuple(np.linalg.norm(affine[:, :2], axis=0))
     if array.ndim > rank and array.dtype.kind == "u":
         array = _without_opaque_alpha(array)
-    return array, np.diag([*spacing, 1.0, 1.0]), rank
-
-
-def read_picture_shape(path: str | Path) -> tuple[int, ...]:
-    """Reads the spatial shape from the header, upright."""
-    try:
-        with _opened(path) as image:
-            pages = 1
-            if image.format in _STACKS:
-                pages = sum(not _is_reduced(frame) for frame in ImageSequence.Iterator(image))
-                image.seek(0)
-            size = image.size
-            if isinstance(image, TiffImageFile):  # newer Pillow turns its size already
-                size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-            size = size[::-1] if _orientation(image) > 4 else size
-    except UnidentifiedImageError:
-        if not _is_tiff(path):
-            raise
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        return tuple(reader.GetSize())
-    return (*size, pages) if pages > 1 else size
+    return array, rank, np.diag([*spacing, 1.0, 1.0]), {}
