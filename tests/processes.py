@@ -56,6 +56,11 @@ def start(
     return process
 
 
+def start_module(name: str, *arguments: str, folder: Path) -> BaseProcess:
+    """Starts `python -m name arguments` in the folder."""
+    return start(_module, name, arguments, folder=folder, log=Path(os.devnull))
+
+
 def run_module(
     name: str, *arguments: str, folder: Path, apart: bool = False, timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import run_module, start_module
 
 from monai_crossd.demo import prepare_phantoms
 
@@ -37,20 +37,25 @@ def job(request, tmp_path):
     return bundle, ["--dataset_dir", str(dataset), "--modality", "us", *SMALL[bundle]]
 
 
-def command(configs: list[str], out: Path, arguments: list[str], processes: int = 1) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def command(configs: list[str], out: Path, arguments: list[str]) -> list[str]:
     files = str([f"configs/{config}.yaml" for config in configs])
-    return [
-        sys.executable, *(launcher if processes > 1 else []), "-m", "monai.bundle", "run", "--config_file", files,
-        "--output_dir", str(out), "--ckpt_dir", str(out), *arguments,
-    ]  # fmt: skip
+    return ["monai.bundle", "run", "--config_file", files, "--output_dir", str(out), "--ckpt_dir", str(out), *arguments]
 
 
-def run(bundle: str, *args) -> str:
+def two_processes(bundle: str, *args) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONFAULTHANDLER": "1"}  # a process that aborts says where
-    done = subprocess.run(
-        command(*args), cwd=BUNDLES / bundle, env=environment, capture_output=True, text=True, check=False
-    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"]
+    return subprocess.run(
+        [*launcher, *command(*args)], cwd=BUNDLES / bundle, env=environment, capture_output=True, text=True,
+        check=False, timeout=600,
+    )  # fmt: skip
+
+
+def run(bundle: str, configs: list[str], out: Path, arguments: list[str], processes: int = 1) -> str:
+    if processes == 1:
+        done = run_module(*command(configs, out, arguments), folder=BUNDLES / bundle, apart=True)
+    else:
+        done = two_processes(bundle, configs, out, arguments)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 
@@ -107,10 +112,7 @@ def test_fewer_validation_cases_than_processes_end_both_with_the_numbers(tmp_pat
     dataset = prepare_phantoms("us", tmp_path / "set", "classification", 6, (24, 24), file_format="png")
     keep(dataset, 3, 1)
     arguments = ["--dataset_dir", str(dataset), "--modality", "us", *SMALL[bundle]]
-    done = subprocess.run(
-        command(["train", "multi_gpu_train"], tmp_path / "out", arguments, 2), cwd=BUNDLES / bundle,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = two_processes(bundle, ["train", "multi_gpu_train"], tmp_path / "out", arguments)
     assert done.returncode != 0
     assert "too few cases, 1 for 2 processes" in done.stderr
     assert not list((tmp_path / "out").glob("*.pt"))
@@ -122,14 +124,12 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(job, tmp_path):
     arguments = [*arguments, "--max_epochs", "4"]
     run(bundle, ["train"], tmp_path / "whole", arguments)
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(["train"], out, arguments), cwd=BUNDLES / bundle, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_module(*command(["train"], out, arguments), folder=BUNDLES / bundle)
     while not (out / "last.pt").is_file():
-        assert process.poll() is None, "ended before its first checkpoint"
+        assert process.is_alive(), "ended before its first checkpoint"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     reached = torch.load(out / "last.pt", weights_only=True)["epoch"]
     assert 1 <= reached < 4
     printed = run(bundle, ["train"], out, [*arguments, "--resume", "True"])

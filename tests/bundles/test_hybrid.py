@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import csv
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DistributedSampler
+from processes import run_module, start_module
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_crossd.convert import read_checkpoint
@@ -45,20 +45,26 @@ def parse(*configs: str, **override) -> ConfigParser:
     return parser
 
 
-def command(configs: list[str], out: Path, settings: dict, processes: int = 1) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def command(configs: list[str], out: Path, settings: dict) -> list[str]:
     files = str([f"configs/{config}.yaml" for config in configs])
     values = {"output_dir": out, "ckpt_dir": out, **SETTINGS, **settings}
     if "hybrid" not in configs:  # which has no such option
         values = {name: value for name, value in values.items() if not name.endswith("_2d")}
     return [
-        sys.executable, *(launcher if processes > 1 else []), "-m", "monai.bundle", "run", "--config_file", files,
+        "monai.bundle", "run", "--config_file", files,
         *(word for name, value in values.items() for word in (f"--{name}", str(value))),
     ]  # fmt: skip
 
 
-def run(*args) -> str:
-    done = subprocess.run(command(*args), cwd=BUNDLE, capture_output=True, text=True, timeout=600, check=False)
+def run(configs: list[str], out: Path, settings: dict, processes: int = 1) -> str:
+    words = command(configs, out, settings)
+    if processes == 1:
+        done = run_module(*words, folder=BUNDLE, apart=True)
+    else:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        done = subprocess.run(
+            [*launcher, "-m", *words], cwd=BUNDLE, capture_output=True, text=True, timeout=600, check=False
+        )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout
 
@@ -152,12 +158,11 @@ def test_two_processes_train_what_evaluate_and_inference_load(tmp_path, data, sc
     scores = {row["metric"]: float(row["estimate"]) for row in table(tmp_path / "scores" / "metrics.csv")}
     assert any(score == pytest.approx(best, abs=1e-4) for score in scores.values()), scores
     volumes = sorted(Path(data["dataset_dir"]).parent.rglob("*.nii.gz"))
-    inference = [
-        sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json", "--weights",
-        str(out / "model.pt"), "--dataset_dir", str(volumes[0].parent), "--output_dir", str(tmp_path / "said"),
-    ]  # fmt: skip
-    done = subprocess.run(inference, cwd=BUNDLE, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    done = run_module(
+        "monai.bundle", "run", "--config_file", "configs/inference.json", "--weights", str(out / "model.pt"),
+        "--dataset_dir", str(volumes[0].parent), "--output_dir", str(tmp_path / "said"), folder=BUNDLE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
     said = table(tmp_path / "said" / "predictions.csv")
     assert len(said) == len(list(volumes[0].parent.glob("*.nii.gz")))
 
@@ -169,14 +174,12 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(tmp_path, data, 
     settings, configs = {**data, "max_epochs": 4, "schedule": schedule}, ["train", "hybrid"]
     whole, out = tmp_path / "whole", tmp_path / "killed"
     run(configs, whole, settings)
-    process = subprocess.Popen(
-        command(configs, out, settings), cwd=BUNDLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_module(*command(configs, out, settings), folder=BUNDLE)
     while not (out / "last.pt").is_file():
-        assert process.poll() is None, "ended before its first checkpoint"
+        assert process.is_alive(), "ended before its first checkpoint"
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     reached = read_last(out)["epoch"]
     assert 1 <= reached < 4
     printed = run(configs, out, {**settings, "resume": True})

@@ -8,8 +8,6 @@ import csv
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ import pytest
 import torch
 from exporters import run_onnx_file
 from monai.bundle import ConfigWorkflow, create_workflow, load
+from processes import run_module
 
 from monai_crossd.convert import read_checkpoint
 
@@ -30,10 +29,9 @@ pytestmark = pytest.mark.slow
 
 
 def verb(name: str, bundle: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", "monai.bundle", name, *arguments]
-    done = subprocess.run(command, cwd=BUNDLES / bundle, capture_output=True, text=True, check=False, timeout=600)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout + done.stderr
+    done = run_module("monai.bundle", name, *arguments, folder=BUNDLES / bundle)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
 
 
 def example(bundle: str) -> torch.Tensor:
