@@ -56,21 +56,35 @@ def start(
     return process
 
 
+def _code(code: str) -> None:
+    sys.path.insert(0, os.getcwd())
+    exec(code, {"__name__": "__main__"})
+
+
 def start_module(name: str, *arguments: str, folder: Path) -> BaseProcess:
     """Starts `python -m name arguments` in the folder."""
     return start(_module, name, arguments, folder=folder, log=Path(os.devnull))
 
 
-def run_module(
-    name: str, *arguments: str, folder: Path, apart: bool = False, timeout: float = 900
-) -> subprocess.CompletedProcess[str]:
+def run_module(name: str, *arguments: str, folder: Path, apart: bool = False) -> subprocess.CompletedProcess[str]:
     """What `python -m name arguments` in the folder gives; `stdout` holds both streams unless they are kept apart."""
+    return _run(_module, name, arguments, folder=folder, apart=apart)
+
+
+def run_code(code: str, folder: Path | None = None) -> str:
+    """What `python -c code` in the folder prints."""
+    done = _run(_code, code, folder=folder, apart=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _run(function: Callable, *arguments, folder: Path | None, apart: bool) -> subprocess.CompletedProcess[str]:
     with tempfile.NamedTemporaryFile() as log, tempfile.NamedTemporaryFile() as errors:
         files = Path(log.name), Path(errors.name)
-        process = start(_module, name, arguments, folder=folder, log=files[0], errors=files[1] if apart else None)
-        process.join(timeout)
+        process = start(function, *arguments, folder=folder, log=files[0], errors=files[1] if apart else None)
+        process.join(900)
         if process.is_alive():
             process.kill()
             process.join()
         texts = [file.read_text("utf-8") for file in files]
-    return subprocess.CompletedProcess([name, *arguments], process.exitcode, *texts)
+    return subprocess.CompletedProcess(arguments, process.exitcode, *texts)

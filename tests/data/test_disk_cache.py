@@ -15,6 +15,7 @@ import pytest
 import torch
 from monai.data import set_track_meta
 from monai.transforms import Compose, Lambdad, LoadImaged, MapTransform, RandGaussianNoised, Resized, ScaleIntensityd
+from processes import run_code
 
 from monai_crossd.data import build_dataloader, build_dataset
 from monai_crossd.data.disk_cache import hash_item
@@ -80,8 +81,7 @@ items = {volumes!r}
 dataset = build_dataset(items, Compose([read, ScaleIntensityd("image", maxv=1.0)]), "disk", {str(tmp_path / "cache")!r})
 print(*sorted(f"{{hash_item(item).decode()}}{{dataset.transform_hash}}" for item in items))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == names
+    assert run_code(code).split() == names
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])

@@ -7,7 +7,6 @@ import importlib.metadata
 import math
 import random
 import re
-import subprocess
 import sys
 import threading
 from collections import OrderedDict
@@ -20,6 +19,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Lambdad, OneOf, Resized, ScaleIntensityd, Spacingd
+from processes import run_code
 
 import monai_crossd.data.fingerprint as module
 from monai_crossd.data.fingerprint import fingerprint
@@ -256,8 +256,7 @@ from monai_crossd.data.fingerprint import fingerprint
 print(fingerprint([Scale(), {*"abcdefgh"}]))
 """
     here = load_scale(tmp_path, monkeypatch)
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == here
+    assert run_code(code, tmp_path).split()[-1] == here
 
 
 def test_a_changed_installation_counts(monkeypatch):

@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import run_code
 
 from monai_crossd.demo import acquisition, anatomy, make_phantom
 from monai_crossd.demo.phantoms import CLASSES, MODALITIES
@@ -25,8 +24,7 @@ def test_a_subject_is_the_same_in_another_process():
         "    p = make_phantom(modality, 5, (32, 32, 8), seed=3)\n"
         "    print(hashlib.sha256(p.image.tobytes() + p.label.tobytes() + repr(p[2:]).encode()).hexdigest())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for modality, expected in zip(MODALITIES, done.stdout.split(), strict=True):
+    for modality, expected in zip(MODALITIES, run_code(code).split(), strict=True):
         make_phantom(modality, 4, (32, 32, 8), seed=3)  # what was made before does not matter
         assert digest(make_phantom(modality, 5, (32, 32, 8), seed=3)) == expected
 
