@@ -61,7 +61,7 @@ def _create(path: Path) -> tuple[Path, BinaryIO]:
 
 
 @contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
+def replacing(path: PathLike, lasting: bool = True) -> Iterator[Path]:
     """Gives a temporary path in the same folder, and moves what is written there to ``path`` at the end.
 
     Until then, and when writing fails or the process is killed, ``path`` is as it was. Every writer has a temporary
@@ -70,6 +70,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
     Args:
         path: of the file; missing folders are made.
+        lasting: False for what can be made again, as one of thousands of cached files: the system writes it to the disk
+            when it likes, and nobody looks for what killed processes left.
 
     Raises:
         OSError: When it cannot be written, with the free space of its disk.
@@ -84,14 +86,16 @@ def replacing(path: PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    if lasting:
+        _remove_leftovers(path)
     temporary: Path | None = None
     try:
         temporary, lock = _create(path)
         with lock:
             yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())  # the bytes are on the disk before the name is
+            if lasting:
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())  # the bytes are on the disk before the name is
             os.replace(temporary, path)
     # torch's zip writer turns a full disk into a RuntimeError
     except (OSError, RuntimeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
@@ -52,6 +53,7 @@ def load_datalist(
     section: str = "training",
     task: str = "segmentation",
     demo_dir: PathLike = DEMO_DIR,
+    *,
     val_fraction: float = 0.2,
     seed: int = 0,
     patient_pattern: str | None = None,
@@ -111,8 +113,19 @@ def load_datalist(
     look_up_option(on_error, ON_ERROR)
     if _is_list(dataset):
         labels = _labels_by_name(dataset, task, demo_dir, on_error, nested)
-        options = (section, task, demo_dir, val_fraction, seed, patient_pattern, on_error, nested, spatial_dims)
-        return join_lists({n: load_datalist(d, *options) for n, d in zip(labels, dataset, strict=True)}, labels)
+        load = partial(
+            load_datalist,
+            section=section,
+            task=task,
+            demo_dir=demo_dir,
+            val_fraction=val_fraction,
+            seed=seed,
+            patient_pattern=patient_pattern,
+            on_error=on_error,
+            nested=nested,
+            spatial_dims=spatial_dims,
+        )
+        return join_lists({name: load(part) for name, part in zip(labels, dataset, strict=True)}, labels)
     source = read_source(dataset, task, demo_dir, nested)
     if section == "training" and source.path.is_dir():  # of a list the labels are enough
         _check_classes(source, task)

@@ -6,10 +6,8 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import re
 import tempfile
-import uuid
 from collections.abc import Sequence
 from copy import deepcopy
 from enum import Enum
@@ -23,6 +21,7 @@ import torch
 from monai.data import PersistentDataset, get_track_meta
 from monai.utils import enums
 
+from .._replacing import replacing
 from .._version import __version__
 from .fingerprint import fingerprint, stamp_file, stamp_image
 from .preparation import Preparation, count_deterministic, first_line
@@ -160,12 +159,10 @@ class DiskCacheDataset(PersistentDataset):
                 )
             self._told.fill_(True)
             return
-        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}")  # several processes may fill one cache
         try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            with replacing(path, lasting=False) as temporary:  # several processes may fill one cache
+                temporary.write_bytes(content)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             if not self._full:
                 logger.warning(
                     "%s takes no more (%s): what is not in it is made each time from here on", self.cache_dir, error

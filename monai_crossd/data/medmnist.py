@@ -180,6 +180,7 @@ def MedMNIST(
     root: PathLike,
     section: str = "training",
     size: int = 28,
+    *,
     transform: Sequence[Callable] | Callable | None = None,
     dataset_class: Callable[..., Dataset] = CacheDataset,
     download: bool = False,

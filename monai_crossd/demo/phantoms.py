@@ -254,6 +254,7 @@ def prepare_phantoms(
     task: str = "segmentation",
     subjects: int = 24,
     size: Sequence[int] = (64, 64, 32),
+    *,
     spacing: Sequence[float] | None = None,
     file_format: str = "nifti",
     val_fraction: float = 0.25,

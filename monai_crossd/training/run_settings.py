@@ -20,12 +20,12 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import Transform
 from torch import nn
 
+from ..data.fingerprint import files_of, sample_file
 from .checkpoint import unwrap
 
 __all__ = ["describe", "first_difference", "run_settings"]
 
 SAMPLED = 50  # items whose files are looked into: a data set of a million files is not read for this
-CHUNK = 2**14  # bytes at the start, the middle and the end of a file
 
 
 def describe(value: Any) -> Any:
@@ -116,16 +116,11 @@ def first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, A
 def _digest(path: Path, look: bool) -> str:
     """Name of a file or folder and, where it is looked into, size and parts of its content: it may have moved."""
     content = hashlib.sha256()
-    files = (sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]) if look else []
+    files = files_of(path) if look else []
     for number, part in enumerate(files):
-        size = part.stat().st_size
-        content.update(f"{part.name} {size}".encode())
-        if number not in (0, len(files) // 2, len(files) - 1):  # of a series of slices three
-            continue
-        with part.open("rb") as file:
-            for start in sorted({0, max(0, size // 2), max(0, size - CHUNK)}):
-                file.seek(start)
-                content.update(file.read(CHUNK))
+        content.update(f"{part.name} {part.stat().st_size}".encode())
+        if number in (0, len(files) // 2, len(files) - 1):  # of a series of slices three
+            content.update(sample_file(part))
     return f"{path.name} {content.hexdigest()}"
 
 

@@ -134,3 +134,17 @@ def test_little_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(split, "_is_blank", lambda image: False)
     assert find_copies([str(tmp_path / f"{number}.raw") for number in range(6)]) == [[0, 4]]
     assert sorted(whole) == ["0", "1", "4", "5"]
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_headers_beside_other_voxels_are_no_copies(tmp_path, alike):
+    """The header of a MetaImage names its file without the folder, so that all headers of a data set may be equal."""
+    text = "NDims = 2\nDimSize = 8 8\nElementType = MET_UCHAR\nElementDataFile = voxels.raw\n"
+    paths = []
+    for seed, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "image.mhd").write_text(text)
+        voxels = np.random.default_rng(0 if alike else seed).integers(0, 256, 64, dtype=np.uint8)
+        (tmp_path / name / "voxels.raw").write_bytes(voxels.tobytes())
+        paths.append(str(tmp_path / name / "image.mhd"))
+    assert find_copies(paths) == ([[0, 1]] if alike else [])

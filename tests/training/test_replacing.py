@@ -108,3 +108,21 @@ def test_failure_leaves_what_was_there(tmp_path, write):
         actions[write]()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_can_be_made_again_is_whole_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda file: pytest.fail("waited for the disk"))
+    path = tmp_path / "a.bin"
+    with replacing(path, lasting=False) as temporary:
+        temporary.write_bytes(b"old")
+        assert not path.exists()
+
+    def fail():
+        with replacing(path, lasting=False) as temporary:
+            temporary.write_bytes(b"half")
+            raise ValueError("failed")
+
+    with pytest.raises(ValueError, match="failed"):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
