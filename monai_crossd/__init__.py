@@ -12,8 +12,18 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import convert, functional, layers, networks, transforms
+from . import conv, convert, functional, layers, networks, transforms
 from ._version import __version__
+from .conv import (
+    ACSConv3d,
+    ACSConvTranspose3d,
+    CrossDConv2d,
+    CrossDConv3d,
+    PlanarConv3d,
+    SoftACSConv3d,
+    register,
+    use_conv,
+)
 from .convert import (
     ConversionError,
     TransferError,
@@ -23,16 +33,6 @@ from .convert import (
     to_3d,
     to_crossd,
     transfer_weights,
-)
-from .layers import (
-    ACSConv3d,
-    ACSConvTranspose3d,
-    CrossDConv2d,
-    CrossDConv3d,
-    PlanarConv3d,
-    SoftACSConv3d,
-    register,
-    use_conv,
 )
 from .networks import register_backbones
 
@@ -53,6 +53,7 @@ __all__ = [
     "TransferError",
     "TransferReport",
     "__version__",
+    "conv",
     "convert",
     "data",
     "demo",

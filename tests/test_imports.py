@@ -12,7 +12,7 @@ import pytest
 import monai_crossd
 
 ROOT = Path(monai_crossd.__file__).parent
-ORDER = ["functional", "layers", "convert", "networks", "training"]
+ORDER = ["conv", "convert", "networks", "training"]
 # what a part may import of the others; what is not named here may import any and is imported by none of these
 ALLOWED = {part: set(ORDER[:at]) for at, part in enumerate(ORDER)}
 ALLOWED["transforms"] = ALLOWED["visualize"] = set()
@@ -49,13 +49,13 @@ def parts(source: str, module: str) -> set[str]:
 @pytest.mark.parametrize(
     ("module", "source", "expected"),
     [
-        ("monai_crossd.layers.acs", "from ..functional.acs import x", {"functional"}),
-        ("monai_crossd.layers.acs", "from . import crossd", {"layers"}),
-        ("monai_crossd.layers.__init__", "from .acs import x", {"layers"}),
-        ("monai_crossd.layers.__init__", "from .. import convert", {"convert"}),
-        ("monai_crossd.layers.acs", "def f():\n    import monai_crossd.networks.resnet", {"networks"}),
-        ("monai_crossd.layers.acs", "from monai_crossd import data", {"data"}),
-        ("monai_crossd.layers.acs", "from monai.networks import nets\nimport torch", set()),
+        ("monai_crossd.conv.acs", "from ..transforms.acs import x", {"transforms"}),
+        ("monai_crossd.conv.acs", "from . import crossd", {"conv"}),
+        ("monai_crossd.conv.__init__", "from .acs import x", {"conv"}),
+        ("monai_crossd.conv.__init__", "from .. import convert", {"convert"}),
+        ("monai_crossd.conv.acs", "def f():\n    import monai_crossd.networks.resnet", {"networks"}),
+        ("monai_crossd.conv.acs", "from monai_crossd import data", {"data"}),
+        ("monai_crossd.conv.acs", "from monai.networks import nets\nimport torch", set()),
     ],
 )
 def test_imports_are_read_off_the_source(module, source, expected):
@@ -75,11 +75,11 @@ def test_imports_point_one_way(path):
         assert others <= ALLOWED[part]
 
 
-def test_functional_needs_torch_only():
+def test_convolutions_need_torch_only():
     for path in MODULES:
-        if path.parts[0] == "functional":
+        if path.parts[0] == "conv" and path.name != "factory.py":  # which is MONAI's
             module = ".".join(("monai_crossd", *path.with_suffix("").parts))
             roots = {name.split(".")[0] for name in imported((ROOT / path).read_text("utf-8"), module)}
             # Triton comes with torch for CUDA, and is imported where a CUDA device is met
-            wanted = {"torch", "monai_crossd"} | ({"triton"} if path.name == "crossd_triton.py" else set())
+            wanted = {"torch", "monai_crossd"} | ({"triton"} if "triton" in path.name else set())
             assert roots - sys.stdlib_module_names <= wanted, path

@@ -25,7 +25,7 @@ assert "torch._dynamo" not in brought
 from monai.networks.layers import Conv
 from monai.networks.nets import FlexibleUNet
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
-assert Conv["crossd", 3] is monai_crossd.layers.CrossDConv3d and Conv["acs", 3] is monai_crossd.ACSConv3d
+assert Conv["crossd", 3] is monai_crossd.conv.CrossDConv3d and Conv["acs", 3] is monai_crossd.ACSConv3d
 assert "crossd_resnet18" in FLEXUNET_BACKBONE.register_dict
 assert set({later!r}) <= set(dir(monai_crossd))
 from monai_crossd import *  # every public name, the later ones too

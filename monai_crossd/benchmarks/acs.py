@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..layers import ACSConv3d, PlanarConv3d, SoftACSConv3d
+from ..conv import ACSConv3d, PlanarConv3d, SoftACSConv3d
 from . import harness
 
 SHAPES = ((32, 32, 3), (64, 24, 3), (128, 12, 3), (64, 24, 1))  # channels, side, kernel

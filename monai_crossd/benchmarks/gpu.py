@@ -16,9 +16,9 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from ..conv import ACSConv3d, CrossDConv2d, CrossDConv3d, PlanarConv3d, SoftACSConv3d
+from ..conv.rule import acs_path, crossd_path
 from ..convert.freeze import freeze
-from ..functional._rule import acs_path, crossd_path
-from ..layers import ACSConv3d, CrossDConv2d, CrossDConv3d, PlanarConv3d, SoftACSConv3d
 from ..networks import build_resnet
 from . import harness
 from .networks import train_step

@@ -9,9 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..functional import crossd_path
-from ..functional._rule import PATHS
-from ..layers import CrossDConv2d, CrossDConv3d
+from ..conv import CrossDConv2d, CrossDConv3d
+from ..conv.rule import PATHS, crossd_path
 from . import harness
 from .published import FourierCrossDConv2d
 

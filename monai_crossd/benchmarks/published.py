@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cross-D Conv in the form of the paper's Algorithm 1, with Fourier transforms and a shifted bank per sample.
 
-To be timed against; `monai_crossd.layers.CrossDConv2d` computes the same.
+To be timed against; `monai_crossd.conv.CrossDConv2d` computes the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..layers.crossd import make_predictor
+from ..conv.crossd import make_predictor
 
 
 class FourierCrossDConv2d(nn.Module):

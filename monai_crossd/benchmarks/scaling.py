@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..layers import CrossDConv2d
+from ..conv import CrossDConv2d
 from . import harness
 
 BASE = {"batch": 8, "channels": 64, "size": 28, "kernel": 3}

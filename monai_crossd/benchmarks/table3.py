@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..layers import ACSConv3d, CrossDConv2d
+from ..conv import ACSConv3d, CrossDConv2d
 from . import harness
 from .acs import acsconv_layer
 from .published import FourierCrossDConv2d

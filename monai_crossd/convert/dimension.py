@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..functional.inflate import spatial_axis
-from ..layers.shuffle import SlicePixelShuffle, SlicePixelUnshuffle
-from ..layers.timm import BatchNormAct3d, SEModule3d, SqueezeExcite3d
+from ..conv.inflate import spatial_axis
+from ..conv.shuffle import SlicePixelShuffle, SlicePixelUnshuffle
+from ..conv.timm_blocks import BatchNormAct3d, SEModule3d, SqueezeExcite3d
 
 POOL = ("kernel_size", "stride", "padding")
 # 2D class: its 3D class, and the attributes with an entry per axis

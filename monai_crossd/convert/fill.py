@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..layers._base import ConvBase
+from ..conv.base import ConvBase
 from .names import COMPILED, HEADS, as_patterns, fits, misfit_advice, without_compiled
 from .report import TransferError, TransferReport, _some
 from .rules import Misfit, dimension_bound
@@ -70,42 +70,40 @@ def adapt_images(state: dict[str, Tensor], net: nn.Module, channels: Sequence[in
     return done
 
 
-def _absent(key: str, layer: nn.Module | None, state: Mapping[str, Tensor], value: Tensor) -> tuple[Tensor | None, str]:
+def _absent(
+    key: str, layers: Mapping[str, nn.Module], state: Mapping[str, Tensor], value: Tensor
+) -> tuple[Tensor | None, str]:
     """Value and reason of a key that the source has not, transferred if the reason begins with 0."""
     path, _, name = key.rpartition(".")
     beside = {other: f"{path}.{other}".lstrip(".") in state for other in ("weight", "running_mean")}
-    if name == "bias" and isinstance(layer, CONVOLUTIONS) and beside["weight"]:
+    if name == "bias" and isinstance(layers.get(path), CONVOLUTIONS) and beside["weight"]:
         return torch.zeros_like(value), "0: the convolution of the source has no bias"
     if name == "num_batches_tracked" and beside["running_mean"]:
         return torch.zeros_like(value), "0: the source does not count its batches"
-    if name == "running_shift" or ".predictor." in f".{key}":
-        owner = path if name == "running_shift" else f".{key}".rpartition(".predictor.")[0].lstrip(".")
-        weight = state.get(f"{owner}.weight".lstrip("."))
-        why = "the source is a plain convolution; the angle is set to 0"
-        if weight is not None and weight.dim() == 5:
-            why = "the source kept no running shift"
-        if name == "running_shift":  # shift (1, 1, 1): the first output is that of the 2D kernels
-            return torch.ones_like(value), why
-        if key.endswith(("predictor.3.weight", "predictor.3.bias")):
-            value = value.clone()
-            value[3] = 0
-            return value, why
-        return None, why
-    if name == "gate":
-        return torch.zeros_like(value), "closed: an image has no slices beside it"
-    if name == "view_weight":
-        return torch.zeros_like(value), "all views weigh the same"
-    return None, ""
+    owner, own = _owner(key, layers)
+    if owner is None:
+        return None, ""
+    return owner.without_source(own, state.get(f"{key.removesuffix(own)}weight"))
 
 
-def _is_needless(key: str, target: Mapping[str, Tensor]) -> str:
+def _owner(key: str, layers: Mapping[str, nn.Module]) -> tuple[ConvBase | None, str]:
+    """The layer of ours that a key belongs to, and its name inside it."""
+    names = key.split(".")
+    for at in range(len(names) - 1, -1, -1):
+        layer = layers.get(".".join(names[:at]))
+        if isinstance(layer, ConvBase):
+            return layer, ".".join(names[at:])
+    return None, key
+
+
+def _is_needless(key: str, target: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> str:
     """Why a key of the source may go nowhere; empty if it may not."""
     first = key.split(".")[0]
     if first in HEADS and not any(other.startswith(f"{first}.") for other in target):
         return "a classifier, and the network has none of that name"
-    bank = target.get(f".{key}".partition(".predictor.")[0].lstrip(".") + ".weight")
-    if ".predictor." in f".{key}" and bank is not None and bank.dim() == 5 and bank[0, 0].numel() == 1:
-        return "a kernel of one voxel has no shift to predict"
+    owner, own = _owner(key, layers)
+    if owner is not None and (reason := owner.without_target(own)):
+        return reason
     path, _, name = key.rpartition(".")
     if name == "num_batches_tracked" and f"{path}.running_mean" in target:
         return "the network does not count its batches"
@@ -161,7 +159,7 @@ def fill(
                 else:
                     report.conflicts[key] = str(error)
         else:
-            new, why = _absent(key, layers.get(path), state, value)
+            new, why = _absent(key, layers, state, value)
             if new is not None:
                 values[key] = new
             (report.transferred if why.startswith("0") else report.initial)[key] = (
@@ -174,7 +172,7 @@ def fill(
         if fits(patterns, key):
             report.skipped[key] = "excluded"
         elif key not in target:
-            reason = needless(key) or _is_needless(key, target)
+            reason = needless(key) or _is_needless(key, target, layers)
             report.skipped[key] = reason or f"the {'' if method == 'copy' else '3D '}network has no such parameter"
             if not reason:
                 left.append(key)

@@ -5,11 +5,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ..layers.acs import ACSConv3d
-from ..layers.acs_transpose import ACSConvTranspose3d
-from ..layers.crossd import CrossDConv2d, CrossDConv3d
-from ..layers.planar import PlanarConv3d
-from ..layers.soft_acs import SoftACSConv3d
+from ..conv.base import ConvBase
 from .tree import map_modules
 
 
@@ -35,12 +31,4 @@ def freeze(net: nn.Module) -> nn.Module:
         >>> type(frozen[0]).__name__, bool(torch.allclose(frozen(x), net(x), atol=1e-6))
         ('Conv3d', True)
     """
-
-    def convert(path: str, module: nn.Module) -> nn.Module | None:
-        if isinstance(module, CrossDConv2d):
-            return module.to_conv2d()
-        if isinstance(module, CrossDConv3d | ACSConv3d | SoftACSConv3d | PlanarConv3d | ACSConvTranspose3d):
-            return module.to_conv3d()
-        return None
-
-    return map_modules(net, convert)
+    return map_modules(net, lambda path, module: module.to_plain() if isinstance(module, ConvBase) else None)

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..layers.crossd import CrossDConv2d
+from ..conv.base import ConvBase
 from .checkpoint import read_checkpoint
 from .fill import adapt_images, copied, fill
 from .formats import FORMATS, STEM, recognise, to_monai_names
 from .names import fit_names, misfit_advice, unwrapped, without_compiled
 from .report import TransferReport
-from .rules import CONVOLUTIONS_3D
+from .rules import is_convolution3d
 from .weights import transfer_weights
 
 
 def _make(layer: nn.Module, path: str, name: str, source: Tensor, value: Tensor) -> tuple[Tensor, str]:
     """A value for a network of the same number of dimensions."""
-    if isinstance(layer, CrossDConv2d) and name == "weight" and source.shape == value[:, :, 0].shape:
-        bank = source.roll((-1, -1), (2, 3)).unsqueeze(2).expand_as(value)
-        return bank, "2D kernel repeated through the bank"
+    if isinstance(layer, ConvBase) and len(layer.kernel_size) == 2 and name == "weight" and source.dim() == 4:
+        return layer.kernel_from_2d(source)
     return copied(source, value)
 
 
@@ -86,7 +85,7 @@ def load_checkpoint(
             f"transfer_weights(monai_crossd.convert.read_checkpoint({os.fspath(path)!r}), net3d, ...)."
         )
     adapted = adapt_images(state, net, ())
-    in_3d = any(isinstance(layer, CONVOLUTIONS_3D) for layer in net.modules())
+    in_3d = any(is_convolution3d(layer) for layer in net.modules())
     kernel = state.get(f"{STEM}weight")
     file_3d = kernel is not None and kernel.dim() == 5 and not known.bank
     if in_3d and not file_3d:

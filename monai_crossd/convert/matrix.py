@@ -18,7 +18,7 @@ import torch
 from monai.networks import nets
 from torch import Tensor, nn
 
-from ..layers.factories import use_conv
+from ..conv.factory import use_conv
 from .tree import to_crossd
 from .weights import transfer_weights
 

@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._options import look_up_option
-from ..functional.inflate import spatial_axis
-from ..layers.crossd import CrossDConv2d
-from ..layers.planar import cycling_planes
+from ..conv.crossd import CrossDConv2d
+from ..conv.factory import CONVOLUTIONS
+from ..conv.inflate import spatial_axis
 from .compare import check_slices
 from .dimension import ConversionError, lift_module
 from .freeze import freeze
 from .lift import lift_conv, lift_transposed
 from .names import unwrapped
-from .rules import METHODS
+from .rules import methods
 from .tree import Ties, check_copies, check_plain, map_modules
 
 
@@ -89,7 +90,7 @@ def to_3d(
             are padded by half along it, those of even size one slice less ("centre", "i3d", "planar"). Adaptive pools
             to one value take the whole depth.
         example: (B, C, H, W, D), a small volume that the result is run on and compared by, on the network's device.
-        **options: of method "crossd": `mode` and `placement` ("centre", "spread", "gated") of CrossDConv3d.
+        **options: of method "crossd": `mode` and `placement` ("centre" or "spread") of CrossDConv3d.
 
     Returns:
         The copy, in the same mode, on the same device and of the same dtype, with the hooks of the network, and without
@@ -108,7 +109,7 @@ def to_3d(
         >>> to_3d(net, "i3d")(torch.randn(1, 1, 8, 8, 8)).shape
         torch.Size([1, 4, 4, 4, 4])
     """
-    method = look_up_option(method, METHODS)
+    method = look_up_option(method, methods())
     if options and method != "crossd":
         raise ValueError(f"method {method!r} has no options, got {', '.join(options)}.")
     if example is not None and example.dim() != 5:
@@ -137,11 +138,11 @@ def _convert(
     **options: Any,
 ) -> nn.Module:
     """Copy of a network as a 3D one; of the number of slices given, strided transposed convolutions keep it too."""
-    planes, turns = cycling_planes(depth_axis), 0
+    ours = CONVOLUTIONS.get(method)
+    turns = None if ours is None or ours.turns is None else itertools.cycle(ours.turns(depth_axis))
     ties = Ties()
 
     def convert(path: str, module: nn.Module) -> nn.Module | None:
-        nonlocal turns
         if isinstance(module, nn.ConvTranspose2d):
             check_plain(path, module, nn.ConvTranspose2d)
             if keep_depth and slices is None and max(module.stride) > 1:
@@ -149,11 +150,9 @@ def _convert(
             new = lift_transposed(module, method, depth_axis, keep_depth)
         elif isinstance(module, nn.Conv2d | CrossDConv2d):
             check_plain(path, module, nn.Conv2d if isinstance(module, nn.Conv2d) else CrossDConv2d)
-            plane = spatial_axis(depth_axis)
-            if method == "plane_cycle" and max(module.kernel_size) > 1:
-                plane, turns = planes[turns % 3], turns + 1
+            turn = {} if turns is None or max(module.kernel_size) == 1 else next(turns)
             try:
-                new = lift_conv(module, method, depth_axis, plane, keep_depth, **options)
+                new = lift_conv(module, method, depth_axis, keep_depth, **options, **turn)
             except ValueError as error:
                 raise ValueError(f"{path or 'the network'}: {error}") from error
         else:

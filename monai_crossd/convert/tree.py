@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..layers.crossd import CrossDConv2d
+from ..conv.crossd import CrossDConv2d
 from .additions import keep_additions
 from .names import unwrapped
 

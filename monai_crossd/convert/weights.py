@@ -8,22 +8,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from .._options import look_up_option
-from ..functional.inflate import spatial_axis
-from ..layers.crossd import CrossDConv3d
+from ..conv.factory import CONVOLUTIONS, is_a, name_of
+from ..conv.inflate import spatial_axis
 from .fill import adapt_images, copied, fill, layers_of
 from .names import fit_names, unwrapped, without_compiled
 from .report import TransferReport
-from .rules import (
-    CONVOLUTIONS_3D,
-    LAYER_OF_METHOD,
-    METHODS,
-    OUR_LAYERS,
-    Misfit,
-    convert_kernel,
-    fills,
-    is_bank,
-    layer_of,
-)
+from .rules import METHODS, Misfit, convert_kernel, is_bank, is_convolution3d, methods
 
 __all__ = ["METHODS", "transfer_weights"]
 
@@ -46,22 +36,24 @@ def _read_source(source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _check_layers(convolutions: Mapping[str, nn.Module], method: str, depth_axis: int) -> None:
     """Raise if the 3D network was not built with the layers that the method fills."""
-    wanted = LAYER_OF_METHOD.get(method)
+    wanted = CONVOLUTIONS[method].layer3d if method in CONVOLUTIONS else None
     if wanted is not None and not any(type(layer) is wanted for layer in convolutions.values()):
         raise ValueError(
             f"method {method!r} fills {wanted.__name__} layers and the network has none: build it inside "
             f"`with monai_crossd.use_conv({method!r}):`, or choose one of 'i3d', 'centre', 'bank'."
         )
     for path, layer in convolutions.items():
-        if isinstance(layer, OUR_LAYERS) and not fills(method, layer):
+        name = name_of(layer)
+        if name is not None and not is_a(layer, method):
             raise ValueError(
                 f"method {method!r} does not fill {path}, a {type(layer).__name__}: build the network without "
-                f"use_conv, or choose method {layer_of(layer)!r}."
+                f"use_conv, or choose method {name!r}."
             )
-        if isinstance(layer, CrossDConv3d) and spatial_axis(layer.depth_axis) != spatial_axis(depth_axis):
+        built = getattr(layer, "depth_axis", depth_axis)
+        if name is not None and spatial_axis(built) != spatial_axis(depth_axis):
             raise ValueError(
-                f"{path} was built with depth_axis={layer.depth_axis}, not {depth_axis}: build the network inside "
-                f"`with monai_crossd.use_conv('crossd', depth_axis={depth_axis}):`."
+                f"{path} was built with depth_axis={built}, not {depth_axis}: build the network inside "
+                f"`with monai_crossd.use_conv({name!r}, depth_axis={depth_axis}):`."
             )
 
 
@@ -128,10 +120,10 @@ def transfer_weights(
         >>> transfer_weights(net2d, net3d, "i3d").share
         1.0
     """
-    method = look_up_option(method, METHODS)
+    method = look_up_option(method, methods())
     net3d = unwrapped(net3d)
     state, prefix = fit_names(_read_source(source), without_compiled(net3d.state_dict()))
-    convolutions = {path: layer for path, layer in layers_of(net3d).items() if isinstance(layer, CONVOLUTIONS_3D)}
+    convolutions = {path: layer for path, layer in layers_of(net3d).items() if is_convolution3d(layer)}
     _check_layers(convolutions, method, depth_axis)
     adapted = adapt_images(state, net3d)
 

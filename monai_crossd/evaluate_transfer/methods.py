@@ -59,7 +59,6 @@ METHODS = {
     "crossd-acs": Method("crossd", "acs"),
     "crossd-dynamic": Method("crossd", "crossd", {"placement": "centre"}),
     "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
-    "crossd-gated": Method("crossd", "crossd", {"placement": "gated"}),
     "crossd-hybrid": Method("crossd", "crossd", {"placement": "centre"}, hybrid=True),
 }
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..conv import CrossDConv2d, CrossDConv3d
 from ..convert.names import as_patterns, fits
-from ..layers.crossd import CrossDConv2d, CrossDConv3d
 
 logger = logging.getLogger(__name__)
 

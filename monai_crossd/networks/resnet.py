@@ -13,7 +13,7 @@ from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from monai.networks.nets.resnet import ResNet, ResNetEncoder
 
 from .._options import look_up_option
-from ..layers.factories import CONVOLUTIONS, use_conv
+from ..conv.factory import CONVOLUTIONS, use_conv
 from .onnx_extra import check_onnx_export
 
 RESNETS = tuple(ResNetEncoder.backbone_names)

@@ -15,8 +15,7 @@ from monai.utils import optional_import
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..functional.shift import shift_from_map
-from ..layers.crossd import CrossDConv2d, CrossDConv3d
+from ..conv import CrossDConv2d, CrossDConv3d, shift_from_map
 from ..visualize.figures import need_matplotlib
 from ..visualize.shifts import ShiftSummary, draw_shifts, read_shifts
 from .checkpoint import unwrap

@@ -13,7 +13,7 @@ from monai_crossd.benchmarks import harness
 from monai_crossd.benchmarks.__main__ import find_suites, main
 from monai_crossd.benchmarks.published import FourierCrossDConv2d
 from monai_crossd.benchmarks.report import append_csv, hardware_name
-from monai_crossd.layers import CrossDConv2d
+from monai_crossd.conv import CrossDConv2d
 
 TIMED = ("acs", "layers", "networks", "scaling", "table3")
 

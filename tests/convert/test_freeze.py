@@ -11,8 +11,8 @@ from monai.networks.nets import BasicUNet
 from torch import nn
 
 from monai_crossd import freeze, to_crossd, use_conv
-from monai_crossd.layers import CrossDConv3d
-from monai_crossd.layers._base import ConvBase
+from monai_crossd.conv import CrossDConv3d
+from monai_crossd.conv.base import ConvBase
 
 STATIC = {"acs": {}, "soft_acs": {}, "mean_acs": {}, "planar": {}, "plane_cycle": {}, "crossd": {"mode": "static"}}
 

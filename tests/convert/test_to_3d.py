@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from monai_crossd import ConversionError, CrossDConv2d, CrossDConv3d, to_3d, to_crossd
+from monai_crossd.conv.factory import CONVOLUTIONS
 from monai_crossd.convert.dimension import CLASSES, PADDING
-from monai_crossd.convert.rules import LAYER_OF_METHOD, METHODS
+from monai_crossd.convert.rules import METHODS
 
 STATIC = [m for m in METHODS if m not in ("crossd", "bank")]
 
@@ -152,7 +153,7 @@ def test_every_method_runs_and_learns(method, source, axis):
     assert y.shape == (2, 3)
     y.square().sum().backward()
     assert all(p.grad is not None for n, p in made.named_parameters())
-    kind = LAYER_OF_METHOD.get(method, nn.Conv3d)
+    kind = CONVOLUTIONS[method].layer3d if method in CONVOLUTIONS else nn.Conv3d
     assert type(made.stem) is type(made.short) is kind
     if method == "plane_cycle":
         assert [m.plane for m in (made.stem, made.a, made.b)] == ([0, 1, 2] if axis == 0 else [2, 0, 1])

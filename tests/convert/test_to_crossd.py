@@ -11,7 +11,7 @@ from monai.networks.nets import DenseNet, UNet, resnet18
 from torch import nn
 
 from monai_crossd import to_crossd
-from monai_crossd.layers import CrossDConv2d
+from monai_crossd.conv import CrossDConv2d
 
 NETS = {
     "resnet18": lambda: resnet18(spatial_dims=2, n_input_channels=1, num_classes=3, widen_factor=0.125),

@@ -9,14 +9,15 @@ from monai.networks.nets import BasicUNet, DynUNet
 from torch import nn
 
 from monai_crossd import SoftACSConv3d, TransferError, freeze, to_3d, to_crossd, transfer_weights, use_conv
-from monai_crossd.convert.rules import DIMENSION_BOUND, LAYER_OF_METHOD, dimension_bound
+from monai_crossd.conv.factory import CONVOLUTIONS
+from monai_crossd.convert.rules import DIMENSION_BOUND, dimension_bound
 
 
 def build(dims: int) -> nn.Module:
     return BasicUNet(dims, 1, 2, features=(4, 4, 4, 8, 8, 4), norm="batch")  # has transposed convolutions
 
 
-@pytest.mark.parametrize("method", [m for m in LAYER_OF_METHOD if m != "plane_cycle"])
+@pytest.mark.parametrize("method", [m for m in CONVOLUTIONS if m != "plane_cycle"])
 @pytest.mark.parametrize("axis", [0, -1])
 @pytest.mark.parametrize("crossd", [False, True])
 def test_equals_to_3d(method, axis, crossd):

@@ -13,8 +13,8 @@ from oracles import shift_bank_fft
 from torch import nn
 
 from monai_crossd import TransferError, to_crossd, transfer_weights, use_conv
+from monai_crossd.conv import ACSConv3d, CrossDConv2d, CrossDConv3d
 from monai_crossd.convert import METHODS
-from monai_crossd.layers import ACSConv3d, CrossDConv2d, CrossDConv3d
 
 BUILDERS = {"resnet10": resnet10, "resnet18": resnet18}
 SMALL = {"n_input_channels": 1, "num_classes": 3, "widen_factor": 0.125}

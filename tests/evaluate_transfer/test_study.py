@@ -33,7 +33,7 @@ DEEP = {
 CONFIG = {
     "source": {"name": "2D phantoms", "datasets": [{"name": "images", **FLAT}]},
     "datasets": [{"name": "volumes", "folds": 2, **DEEP}],
-    "methods": ["conv2d-i3d", "crossd-gated", "crossd-hybrid"],
+    "methods": ["conv2d-i3d", "crossd-dynamic-spread", "crossd-hybrid"],
     "reference": "conv2d-i3d",
     "modes": ["linear_probe", "full"],
     "seeds": [0, 1],
@@ -94,14 +94,14 @@ def test_a_study_by_the_command_and_again(tmp_path, caplog):
     main(arguments)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (out / "report.md").read_text() == report
-    assert "crossd-gated" in caplog.text
+    assert "crossd-dynamic-spread" in caplog.text
     study = read_study(changed(seeds=[0, 1]))
     assert len(run_study(study, out)) == 2 * len(cells)
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_one_process_gives_what_two_give(tmp_path):
-    study = read_study(changed(seeds=[0], modes=["full"], methods=["conv2d-i3d", "crossd-gated"]))
+    study = read_study(changed(seeds=[0], modes=["full"], methods=["conv2d-i3d", "crossd-dynamic-spread"]))
     one, two = (run_study(study, tmp_path / str(n), n) for n in (1, 2))
     for row in (*one, *two):
         del row["seconds"]

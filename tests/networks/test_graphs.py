@@ -11,7 +11,7 @@ from exporters import ONNX_DYNAMO, make_graph
 from monai.networks.nets import BasicUNet, FlexibleUNet, SegResNet, UNet
 
 from monai_crossd import to_3d
-from monai_crossd.layers import use_conv
+from monai_crossd.conv import use_conv
 from monai_crossd.networks import HybridNet, ResNetUNet, build_resnet
 
 SMALL = {"widen_factor": 0.0625, "conv1_t_stride": 1, "no_max_pool": True}

@@ -13,7 +13,7 @@ from monai.networks.nets.resnet import ResNet, ResNetEncoder
 from torch import nn
 
 from monai_crossd import use_conv
-from monai_crossd.layers import ACSConv3d, CrossDConv2d, CrossDConv3d
+from monai_crossd.conv import ACSConv3d, CrossDConv2d, CrossDConv3d
 from monai_crossd.networks import CrossDResNetEncoder, build_resnet, register_backbones
 
 KINDS = {("crossd", 2): CrossDConv2d, ("crossd", 3): CrossDConv3d, ("acs", 2): nn.Conv2d, ("acs", 3): ACSConv3d,

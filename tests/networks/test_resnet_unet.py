@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from monai_crossd import transfer_weights
-from monai_crossd.layers import ACSConv3d, CrossDConv3d
+from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.networks import ResNetUNet, build_resnet
 
 SMALL = {"model_name": "resnet10", "widen_factor": 0.125, "decoder_channels": (16, 8, 8, 4, 4)}

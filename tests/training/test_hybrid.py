@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Subset
 
+from monai_crossd.conv import CrossDConv2d
 from monai_crossd.convert import to_3d
-from monai_crossd.layers import CrossDConv2d
 from monai_crossd.networks import HybridNet
 from monai_crossd.training import BestCheckpoint, EpochSeed, HistoryHandler, HybridTrainer, ResumeHandler, StopOnNaN
 

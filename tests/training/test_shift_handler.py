@@ -10,8 +10,8 @@ from monai.handlers import ValidationHandler
 from processes import start
 from torch import nn
 
-from monai_crossd.functional.shift_few import predict_shift
-from monai_crossd.layers import CrossDConv2d
+from monai_crossd.conv import CrossDConv2d
+from monai_crossd.conv.crossd_cpu import predict_shift
 from monai_crossd.training import ResumeHandler, ShiftHandler
 from monai_crossd.training.shift_histogram import ShiftHistogram
 from monai_crossd.visualize import read_shifts
@@ -65,7 +65,7 @@ def watch_shifts(trainer, monkeypatch) -> dict[tuple[int, str], list[torch.Tenso
     for name, layer in trainer.network.named_modules():
         if isinstance(layer, CrossDConv2d) and layer.predictor is not None:
             layer.register_forward_pre_hook(lambda module, _, name=name: running.append((name, module)))
-    monkeypatch.setattr("monai_crossd.layers.crossd.predict_shift", watched)
+    monkeypatch.setattr("monai_crossd.conv.crossd.predict_shift", watched)
     return seen
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from monai_crossd.functional.shift import crossd_kernel2d, shift_kernel
-from monai_crossd.functional.shift_few import predict_shift
-from monai_crossd.layers import CrossDConv2d, CrossDConv3d
+from monai_crossd.conv import CrossDConv2d, CrossDConv3d
+from monai_crossd.conv.crossd_cpu import predict_shift
+from monai_crossd.conv.shift import crossd_kernel2d, shift_kernel
 from monai_crossd.visualize import draw_bank
 from monai_crossd.visualize.bank import rotation_from_map
 from monai_crossd.visualize.capture import find_layer, run_layer
