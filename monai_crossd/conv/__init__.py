@@ -7,6 +7,7 @@ Each file is one idea: its formula, its function, its layer, and the layer's way
 from .acs import ACSConv3d, acs_conv3d, embed_planes
 from .acs_kernels import view_channels
 from .acs_transpose import ACSConvTranspose3d, acs_conv_transpose3d, embed_planes_transposed
+from .base import ConvBase
 from .crossd import CrossDConv2d, crossd_conv2d
 from .crossd3d import CrossDConv3d, crossd_conv3d
 from .factory import register, use_conv
@@ -18,6 +19,7 @@ from .soft_acs import SoftACSConv3d, embed_views, soft_acs_conv3d
 __all__ = [
     "ACSConv3d",
     "ACSConvTranspose3d",
+    "ConvBase",
     "CrossDConv2d",
     "CrossDConv3d",
     "PlanarConv3d",
