@@ -133,7 +133,7 @@ class PlanarConv3d(ConvBase):
     @classmethod
     def filled(cls, conv: nn.Module, arguments: dict[str, Any], depth_axis: int = -1, **options: Any) -> PlanarConv3d:
         """`from_conv` with all arguments of the geometry given; the plane is that of the slices by default."""
-        plane = options.get("plane", depth_axis)
+        plane = options.get("plane", spatial_axis(depth_axis))
         try:
             return super().filled(conv, arguments, depth_axis, plane=plane)
         except Misfit as error:
