@@ -10,7 +10,7 @@ import torch
 from monai.transforms import LoadImage
 from torch import Tensor
 
-from ..transforms.label_map import WHITE, RoundLabels
+from ..transforms.labels import WHITE, RoundLabels
 from .simpleitk import SimpleITKReader
 
 __all__ = ["class_weights", "count_labels", "is_dense", "number_labels", "tell_of_binary"]

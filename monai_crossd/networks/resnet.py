@@ -35,6 +35,7 @@ def build_resnet(
     spatial_dims: int = 2,
     n_input_channels: int = 1,
     num_classes: int = 2,
+    *,
     widen_factor: float = 1.0,
     conv1_t_size: int | Sequence[int] = 7,
     conv1_t_stride: int | Sequence[int] = 2,

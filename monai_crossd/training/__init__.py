@@ -24,38 +24,26 @@
 :func:`report_sections` says what a classification trains on.
 """
 
-from .balanced_accuracy import BalancedAccuracy
-from .best import print_best
-from .best_checkpoint import BestCheckpoint
-from .bootstrap import bootstrap_mean
-from .classification import classification_scores, confusion_counts
-from .classification_report import ClassificationReport
-from .compare import best_scores, compare_runs
-from .describe_run import describe_run
-from .early_stop import EarlyStop
+from .checkpoint import BestCheckpoint
+from .classification import BalancedAccuracy, classification_scores, confusion_counts
+from .compare import best_scores, compare_runs, print_best
+from .data_report import SkippedReport, report_sections
 from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
 from .heads import HeadScores, HeadsLoss, head_labels, head_scores, head_slice
-from .history import as_curves, read_history, write_history
-from .history_handler import HistoryHandler
-from .hybrid import HybridTrainer
-from .label_maps_handler import LabelMapsHandler
+from .history import HistoryHandler, as_curves, read_history, write_history
 from .messages import begin_run
+from .metrics_report import ClassificationReport, MetricsReport, case_scores
 from .options import check_options
-from .overlay_handler import OverlayHandler
-from .plain_batch import prepare_plain_batch
-from .predictions_handler import PredictionsHandler
-from .report import MetricsReport, case_scores
+from .predictions import LabelMapsHandler, OverlayHandler, PredictionsHandler
 from .resume import ResumeHandler
 from .run_config import save_run_config
 from .run_lock import claim_folders, release_folders
-from .schedule import RepeatedOneCycleLR
-from .scores import Score, format_scores, write_csv
-from .section_report import report_sections
+from .scores import Score, bootstrap_mean, format_scores, write_csv
 from .shift_handler import ShiftHandler
-from .skipped_report import SkippedReport
-from .stop_on_nan import StopOnNaN
-from .trained import check_trained, find_weights, trained, trained_network
+from .stopping import EarlyStop, StopOnNaN
+from .trained import check_trained, describe_run, find_weights, trained, trained_network
+from .trainer import HybridTrainer, RepeatedOneCycleLR, prepare_plain_batch
 
 __all__ = [
     "FINETUNE_MODES",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs beside each other: a table of their best epochs and one picture of their curves."""
+"""Runs beside each other by the tables of their epochs: the best epoch, and one picture of their curves."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import ignite.distributed as idist
 from monai.config import PathLike
 
 from ..visualize import save_curves
 from .history import as_curves, read_history
 
-__all__ = ["best_scores", "compare_runs"]
+__all__ = ["best_scores", "compare_runs", "print_best"]
 
 
 def best_scores(path: PathLike, metric: str) -> tuple[int, dict[str, float]]:
@@ -61,3 +62,20 @@ def compare_runs(runs: Mapping[str, PathLike], metric: str = "val_mean_dice", pi
         histories = {name: as_curves(read_history(Path(folder) / "history.csv")) for name, folder in runs.items()}
         save_curves(picture, histories)
     return table
+
+
+def print_best(output_dir: PathLike, metric: str, weights: PathLike) -> None:
+    """Prints the best epoch of a run in one line; in a distributed run the first process does.
+
+    Args:
+        output_dir: folder of the run's history.csv, which HistoryHandler writes.
+        metric: its column, larger is better.
+        weights: path of the best weights, for the line.
+
+    Raises:
+        ValueError: When no epoch has a number for the metric.
+    """
+    if idist.get_rank() == 0:
+        epoch, scores = best_scores(Path(output_dir) / "history.csv", metric)
+        name = metric.removeprefix("val_").replace("_", " ")
+        print(f"best validation {name} {scores['mean']:.3f} in epoch {epoch}; weights in {weights}", flush=True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from .._options import look_up_option
-from ..networks.hybrid import NORMS
+from ..networks.hybrid_net import NORMS
 
 logger = logging.getLogger(__name__)
 

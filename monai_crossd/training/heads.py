@@ -16,10 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from .._options import look_up_option
-from .balanced_accuracy import BalancedAccuracy
-from .bootstrap import RESAMPLES
-from .classification import classification_scores, scores_from_counts
-from .scores import Score
+from .classification import BalancedAccuracy, classification_scores, scores_from_counts
+from .scores import RESAMPLES, Score
 
 __all__ = ["HeadScores", "HeadsLoss", "head_labels", "head_scores", "head_slice", "own_head"]
 

@@ -19,9 +19,8 @@ from monai.transforms import (
 from monai.utils import ensure_tuple
 
 from .._options import look_up_option
-from .bias_field import RandNonuniformityd
-from .depth_gain import RandDepthGaind
-from .speckle import RandSpeckled
+from .mr import RandNonuniformityd
+from .ultrasound import RandDepthGaind, RandSpeckled
 
 __all__ = ["augmentation_transforms", "noise_transforms"]
 

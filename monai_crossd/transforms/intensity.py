@@ -12,9 +12,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, NormalizeIntensityd, ScaleIntensityRanged
 
 from .._options import look_up_option
-from .bias_field import N4BiasFieldCorrectiond
-from .log_compression import LogCompressd
-from .percentiles import ClipPercentilesd
+from .mr import ClipPercentilesd, N4BiasFieldCorrectiond
+from .ultrasound import LogCompressd
 
 __all__ = ["WINDOWS", "ct_intensity", "intensity_transforms", "mr_intensity", "us_intensity", "xray_intensity"]
 

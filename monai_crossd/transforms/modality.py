@@ -20,12 +20,10 @@ from monai.transforms import (
 
 from .._options import look_up_option
 from .augmentation import augmentation_transforms
-from .channels import EnsureChannelsd
-from .finite import ReplaceNonFinited
-from .grid import CheckGridd
+from .grid import CheckGridd, KeySafeSpacingd
 from .intensity import intensity_transforms
-from .label_map import RoundLabelsd
-from .spatial import KeySafeSpacingd
+from .labels import RoundLabelsd
+from .voxels import EnsureChannelsd, ReplaceNonFinited
 
 __all__ = ["load_transforms", "modality_transforms"]
 
@@ -44,6 +42,7 @@ def load_transforms(
     spatial_dims: int,
     image_key: str = "image",
     label_key: str | None = None,
+    *,
     channels: int = 1,
     pixdim: Sequence[float] | float | None = None,
     spatial_size: Sequence[int] | int | None = None,
@@ -105,6 +104,7 @@ def modality_transforms(
     stage: str,
     image_key: str = "image",
     label_key: str | None = None,
+    *,
     channels: int = 1,
     pixdim: Sequence[float] | float | None = None,
     spatial_size: Sequence[int] | int | None = None,
@@ -153,7 +153,15 @@ def modality_transforms(
     keys = [image_key] if label_key is None else [image_key, label_key]
     transforms = [
         *load_transforms(
-            spatial_dims, image_key, label_key, channels, pixdim, spatial_size, reader, device, num_classes
+            spatial_dims,
+            image_key,
+            label_key,
+            channels=channels,
+            pixdim=pixdim,
+            spatial_size=spatial_size,
+            reader=reader,
+            device=device,
+            num_classes=num_classes,
         ),
         *intensity_transforms(modality, image_key, **(intensity or {})),
     ]

@@ -13,7 +13,7 @@ from torch import nn
 from monai_crossd.conv import CrossDConv2d
 from monai_crossd.conv.crossd_cpu import predict_shift
 from monai_crossd.training import ResumeHandler, ShiftHandler
-from monai_crossd.training.shift_histogram import ShiftHistogram
+from monai_crossd.training.shift_handler import ShiftHistogram
 from monai_crossd.visualize import read_shifts
 
 SAMPLES = 6

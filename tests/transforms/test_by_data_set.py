@@ -15,8 +15,8 @@ from monai_crossd.transforms import (
     intensity_transforms,
     modality_of,
     scale_by_data_set,
-    xray_intensity,
 )
+from monai_crossd.transforms.intensity import xray_intensity
 
 HEADS = {"chest": 2, "brain": 4, "breast": 2}
 

@@ -12,11 +12,11 @@ from torch.overrides import TorchFunctionMode
 from monai_crossd.transforms import (
     EnsureChannelsd,
     KeySafeSpacingd,
-    N4BiasFieldCorrection,
     ReplaceNonFinited,
     augmentation_transforms,
     intensity_transforms,
 )
+from monai_crossd.transforms.mr import N4BiasFieldCorrection
 
 OPTIONS = [
     ("ct", {}),

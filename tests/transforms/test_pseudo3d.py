@@ -23,10 +23,13 @@ from monai.transforms import (
     SaveImage,
 )
 
-from monai_crossd.transforms.pseudo3d import FramesToVolume, FramesToVolumed, RepeatToVolume, RepeatToVolumed
-from monai_crossd.transforms.variants_to_volume import (
+from monai_crossd.transforms.pseudo3d import (
+    FramesToVolume,
+    FramesToVolumed,
     RandVariantsToVolume,
     RandVariantsToVolumed,
+    RepeatToVolume,
+    RepeatToVolumed,
     VariantsToVolume,
     VariantsToVolumed,
 )

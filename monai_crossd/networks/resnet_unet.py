@@ -61,6 +61,7 @@ class ResNetUNet(nn.Module):
         out_channels: int,
         model_name: str = "resnet18",
         conv: str = "crossd",
+        *,
         widen_factor: float = 1.0,
         conv1_t_size: int | Sequence[int] = 7,
         conv1_t_stride: int | Sequence[int] = 2,
@@ -75,8 +76,8 @@ class ResNetUNet(nn.Module):
         if len(decoder_channels) != 5:
             raise ValueError(f"decoder_channels needs five widths, deepest first, got {tuple(decoder_channels)}.")
         self.encoder = build_resnet(
-            model_name, conv, spatial_dims, in_channels, 1, widen_factor, conv1_t_size, conv1_t_stride, no_max_pool,
-            feed_forward=False, conv_options=conv_options,
+            model_name, conv, spatial_dims, in_channels, 1, widen_factor=widen_factor, conv1_t_size=conv1_t_size,
+            conv1_t_stride=conv1_t_stride, no_max_pool=no_max_pool, feed_forward=False, conv_options=conv_options,
         )  # fmt: skip
         stages = [self.encoder.layer1, self.encoder.layer2, self.encoder.layer3, self.encoder.layer4]
         widths = [self.encoder.conv1.out_channels] + [

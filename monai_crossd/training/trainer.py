@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains one network on images and volumes in the same run."""
+"""A trainer of one network on images and volumes, and what trainers are given: plain batches, a schedule."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
-from monai.engines.utils import IterationEvents
+from monai.engines.utils import IterationEvents, default_prepare_batch
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import SequentialSampler
 
 from .._options import look_up_option
 from .epoch_seed import epoch_seed, seed_loader
 
-__all__ = ["SCHEDULES", "HybridTrainer"]
+__all__ = ["SCHEDULES", "HybridTrainer", "RepeatedOneCycleLR", "prepare_plain_batch"]
 
 SCHEDULES = ("mixed", "alternate")
 REFUSED = ("accumulation_steps", "compile", "compile_kwargs", "iteration_update", "optim_set_to_none")
@@ -82,6 +83,7 @@ class HybridTrainer(SupervisedTrainer):
         optimizer: torch.optim.Optimizer,
         loss_function: Callable[[Tensor, Tensor], Tensor],
         loss_function_2d: Callable[[Tensor, Tensor], Tensor] | None = None,
+        *,
         schedule: str = "mixed",
         loss_weights: Sequence[float] = (1.0, 1.0),
         **options: Any,
@@ -193,3 +195,59 @@ class HybridTrainer(SupervisedTrainer):
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         output: dict = self.state.output
         return output
+
+
+def prepare_plain_batch(
+    batchdata: Any, device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """MONAI's way to prepare a batch, with plain tensors in place of MetaTensors.
+
+    Each operation on a MetaTensor is a call of Python, and torch warns of the gradients of some. The meta stays
+    where it is needed: in ``engine.state.batch``, and in what SlidingWindowInferer makes, which takes it off itself.
+
+    Args:
+        batchdata: as MONAI's trainers and evaluators get it.
+        device: that the tensors are moved to.
+        non_blocking: of ``Tensor.to``.
+        **kwargs: others of ``Tensor.to``.
+
+    Returns:
+        Image, and label or None.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> image, label = prepare_plain_batch({"image": MetaTensor(torch.zeros(1, 1, 4, 4)), "label": torch.zeros(1)})
+        >>> type(image).__name__, type(label).__name__
+        ('Tensor', 'Tensor')
+    """
+    image, label = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
+    return image.as_subclass(torch.Tensor), None if label is None else label.as_subclass(torch.Tensor)
+
+
+class RepeatedOneCycleLR(OneCycleLR):
+    """torch's OneCycleLR, which raises an error after its last step; this one begins the next cycle.
+
+    A federated client trains for as many rounds as the server wants, and a round is a cycle unless ``epochs``
+    says otherwise.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+        >>> schedule = RepeatedOneCycleLR(optimizer, max_lr=1.0, total_steps=4)
+        >>> rates = []
+        >>> for _ in range(8):
+        ...     rates.append(round(optimizer.param_groups[0]["lr"], 3))
+        ...     _ = optimizer.step()
+        ...     schedule.step()
+        >>> rates
+        [0.04, 0.812, 0.283, 0.0, 0.04, 0.812, 0.283, 0.0]
+    """
+
+    def get_lr(self) -> list:
+        """Learning rates of the step, counted from the start of its cycle."""
+        step = self.last_epoch
+        self.last_epoch = step % self.total_steps
+        try:
+            return super().get_lr()
+        finally:
+            self.last_epoch = step

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on images and volumes. As a program, this file is a training by torchrun."""
+"""Training on images and volumes at once, plain batches, and the repeated schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import ignite.distributed as idist
 import pytest
 import torch
 from ignite.metrics import Accuracy
-from monai.data import CacheDataset, DataLoader, Dataset, DistributedSampler
+from monai.data import CacheDataset, DataLoader, Dataset, DistributedSampler, MetaTensor
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler, from_engine
@@ -22,12 +22,22 @@ from monai.transforms import Compose, EnsureTyped, RandFlipd, RandGaussianNoised
 from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Subset
 
 from monai_crossd.conv import CrossDConv2d
 from monai_crossd.convert import to_3d
 from monai_crossd.networks import HybridNet
-from monai_crossd.training import BestCheckpoint, EpochSeed, HistoryHandler, HybridTrainer, ResumeHandler, StopOnNaN
+from monai_crossd.training import (
+    BestCheckpoint,
+    EpochSeed,
+    HistoryHandler,
+    HybridTrainer,
+    RepeatedOneCycleLR,
+    ResumeHandler,
+    StopOnNaN,
+    prepare_plain_batch,
+)
 
 EPOCHS, BATCHES = 4, 3
 CPU = torch.device("cpu")
@@ -98,8 +108,8 @@ def test_gradient_is_the_weighted_sum_of_those_of_both_forms_alone():
     grab, losses = Grab(), (nn.CrossEntropyLoss(label_smoothing=0.1), nn.CrossEntropyLoss())
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     trainer = HybridTrainer(
-        CPU, 1, loader(three), loader(two), net, optimizer, losses[1], losses[0], "mixed", (0.3, 2.0),
-        train_handlers=[grab], decollate=False,
+        CPU, 1, loader(three), loader(two), net, optimizer, losses[1], losses[0], schedule="mixed",
+        loss_weights=(0.3, 2.0), train_handlers=[grab], decollate=False,
     )  # fmt: skip
     trainer.run()
     values = []
@@ -515,3 +525,103 @@ if __name__ == "__main__":
             build(Path(where), how, resume=step == "resume", ddp=True, extra=cut).run()
     idist.barrier()
     torch.distributed.destroy_process_group()
+
+
+OPTIONS = [
+    {"max_lr": 0.1, "total_steps": 5},
+    {"max_lr": [0.1, 0.3], "total_steps": 7, "pct_start": 0.1},
+    {"max_lr": 0.1, "total_steps": 6, "three_phase": True, "anneal_strategy": "linear"},
+    {"max_lr": 0.1, "total_steps": 4, "cycle_momentum": False},
+]
+
+
+def optimizer() -> torch.optim.AdamW:
+    return torch.optim.AdamW([{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)])
+
+
+def settings(optim: torch.optim.Optimizer) -> list[tuple]:
+    return [(group["lr"], group["betas"]) for group in optim.param_groups]
+
+
+def follow(schedule, optim, steps: int) -> list[list[tuple]]:
+    """Settings that each of `steps` batches trains with."""
+    seen = []
+    for _ in range(steps):
+        seen.append(settings(optim))
+        optim.step()
+        schedule.step()
+    return seen
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_every_cycle_is_torchs(options):
+    total = options["total_steps"]
+    optim = optimizer()
+    found = follow(RepeatedOneCycleLR(optim, **options), optim, 3 * total)
+    plain = optimizer()
+    expected = follow(OneCycleLR(plain, **options), plain, total)
+    assert len({str(step) for step in expected}) > 2
+    for cycle in range(3):
+        assert found[cycle * total : (cycle + 1) * total] == expected
+
+
+def test_goes_on_from_its_state():
+    whole = optimizer()
+    schedule = RepeatedOneCycleLR(whole, max_lr=0.1, total_steps=5)
+    follow(schedule, whole, 8)
+    state = schedule.state_dict(), whole.state_dict()
+    expected = follow(schedule, whole, 9)
+    again = optimizer()
+    resumed = RepeatedOneCycleLR(again, max_lr=0.1, total_steps=5)
+    resumed.load_state_dict(state[0])
+    again.load_state_dict(state[1])
+    assert follow(resumed, again, 9) == expected
+
+
+IMAGE = torch.arange(16.0).view(1, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "label", [None, torch.tensor([1]), MetaTensor(torch.ones(1, 1, 4, 4))], ids=["none", "class", "map"]
+)
+@pytest.mark.parametrize("form", ["dict", "pair", "tensor"])
+def test_values_stay_and_types_are_plain(form, label):
+    image = MetaTensor(IMAGE, affine=torch.eye(4) * 2)
+    if form == "dict":
+        batch = {"image": image, **({} if label is None else {"label": label})}
+    elif form == "pair":
+        batch = (image, image if label is None else label)
+    else:
+        batch = image
+    found, target = prepare_plain_batch(batch, "cpu")
+    assert type(found) is torch.Tensor
+    assert torch.equal(found, IMAGE)
+    expected = None if form == "tensor" or (form == "dict" and label is None) else batch[1] if form == "pair" else label
+    assert type(target) is (type(None) if expected is None else torch.Tensor)
+    assert target is None or torch.equal(target, torch.as_tensor(expected))
+    assert image.affine[0, 0] == 2
+
+
+@pytest.mark.parametrize("kind", [SupervisedTrainer, SupervisedEvaluator])
+def test_an_engine_gives_the_network_plain_tensors_and_keeps_the_meta(kind):
+    seen = []
+
+    class Net(torch.nn.Conv2d):
+        def forward(self, x):
+            seen.append(type(x))
+            return super().forward(x)
+
+    net = Net(1, 1, 1)
+    data = [{"image": MetaTensor(IMAGE, meta={"filename_or_obj": "a.png"}), "label": MetaTensor(IMAGE)}]
+    options = {"device": torch.device("cpu"), "network": net, "prepare_batch": prepare_plain_batch, "decollate": False}
+    if kind is SupervisedTrainer:
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        engine = kind(
+            max_epochs=1, train_data_loader=data, optimizer=optimizer, loss_function=torch.nn.MSELoss(), **options
+        )
+    else:
+        engine = kind(val_data_loader=data, **options)
+    engine.run()
+    assert seen == [torch.Tensor]
+    assert engine.state.batch["image"].meta["filename_or_obj"] == "a.png"
+    assert all(type(value) is torch.Tensor for value in engine.state.output.values())

@@ -10,7 +10,7 @@ import stat
 import pytest
 from processes import start
 
-from monai_crossd.training.replacing import replacing
+from monai_crossd._replacing import replacing
 from monai_crossd.training.scores import write_csv
 from monai_crossd.visualize.figures import save_figure
 

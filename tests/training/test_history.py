@@ -120,7 +120,7 @@ def test_history_of_a_real_run(engines, labels, tmp_path, capsys, history_first)
 
 
 def test_it_says_what_it_does_and_how_long(engines, tmp_path, caplog, capsys, monkeypatch):
-    monkeypatch.setattr("monai_crossd.training.history_handler.MINUTE", 0.0)
+    monkeypatch.setattr("monai_crossd.training.history.MINUTE", 0.0)
     caplog.set_level("INFO", "monai_crossd")
     engines(2, output_dir=tmp_path)[0].run()
     first, *others = [record.getMessage() for record in caplog.records if "history" in record.name]
@@ -167,7 +167,7 @@ def test_wrong_labels(engines, tmp_path, names, message):
 
 
 def test_class_absent_from_all_cases_is_a_dash(tmp_path):
-    from monai_crossd.training.history_handler import class_scores, format_epoch
+    from monai_crossd.training.history import class_scores, format_epoch
 
     evaluator = Engine(lambda *_: None)
     evaluator.state.key_metric_name = "dice"

@@ -29,7 +29,7 @@ from monai_crossd.training import (
     confusion_counts,
     format_scores,
 )
-from monai_crossd.training.bootstrap import percentile_interval, resampled_cases
+from monai_crossd.training.scores import percentile_interval, resampled_cases
 
 LABELS = {0: "background", 1: "liver", 2: "tumour"}
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run trains on and validates with, said before it begins."""
+"""What a run trains on and validates with, said before it begins, and what it did without, said at its end."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import ignite.distributed as idist
+from ignite.engine import Engine, Events
 
-__all__ = ["report_sections"]
+__all__ = ["SkippedReport", "report_sections"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +26,10 @@ def report_sections(sections: Mapping[str, Sequence[Mapping]], labels: Mapping[i
         labels: names by class number.
 
     Example:
-        >>> report_sections({"training": [{"label": 0}, {"label": 1}], "validation": [{"label": 0}, {"label": 1}]}, {0: "a", 1: "b"})
+        >>> items = [{"label": 0}, {"label": 1}]
+        >>> report_sections({"training": items, "validation": items}, {0: "a", 1: "b"})
         data: 2 classes, 2 items in training, 2 in validation
-    """  # noqa: E501
+    """
     if idist.get_rank() != 0:
         return
     (first, count), *others = ((name, len(items)) for name, items in sections.items())
@@ -39,3 +42,38 @@ def report_sections(sections: Mapping[str, Sequence[Mapping]], labels: Mapping[i
         if absent := [name for number, name in labels.items() if number not in held]:
             what = "are not learned" if section == "training" else "are left out of balanced accuracy"
             logger.warning("no items of %s in %s: these classes %s", ", ".join(map(repr, absent)), section, what)
+
+
+logger = logging.getLogger(__name__)
+
+
+class SkippedReport:
+    """Logs a warning at the end of a run with every item that was left out, and why; of several processes one does.
+
+    Args:
+        datasets: of :func:`monai_crossd.data.build_dataset`; those without ``skipped`` left out nothing.
+
+    Example:
+        .. code-block:: yaml
+
+            train:
+              handlers:
+              - _target_: monai_crossd.training.SkippedReport
+                datasets: ["@train#dataset", "@validate#dataset"]
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.skipped = [entry for dataset in datasets for entry in getattr(dataset, "skipped", [])]
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler.
+
+        Args:
+            engine: a MONAI trainer or evaluator.
+        """
+        engine.add_event_handler(Events.COMPLETED, self._report)
+
+    def _report(self, _: Engine) -> None:
+        if self.skipped and idist.get_rank() == 0:
+            lines = "\n".join(f"  {item}: {cause}" for item, cause in self.skipped)
+            logger.warning("%d items were skipped:\n%s", len(self.skipped), lines)
