@@ -18,8 +18,7 @@ from .labels import class_weights
 from .medmnist import MEDMNIST, MedMNIST
 from .output_names import output_key, output_names
 from .readers import read_shape
-from .readers.npz import NpzReader
-from .simpleitk import SimpleITKReader, SimpleITKWriter
+from .simpleitk import NpzReader, SimpleITKReader, SimpleITKWriter
 from .sources import image_folder_datalist as image_folder_datalist
 
 __all__ = [

@@ -27,6 +27,7 @@ import torch
 from monai.config import PathLike
 
 from .readers.formats import is_cache
+from .readers.npz import is_npz_path
 from .readers.volumes import partners
 
 __all__ = ["files_of", "fingerprint", "sample_file", "stamp_file", "stamp_image"]
@@ -275,8 +276,8 @@ def _below(folder: str) -> Iterator[tuple | None]:
 
 
 def files_of(path: PathLike) -> list[Path]:
-    """The files of an image: itself with those that are read with it, or all that lie in a folder."""
-    place = Path(path)
+    """The files of an image: itself with those that are read with it, all that lie in a folder, or the .npz file."""
+    place = Path(str(path).rpartition("#")[0] if is_npz_path(path) else path)
     if place.is_dir():
         return sorted(entry for entry in place.iterdir() if entry.is_file())
     return [place, *(other for other in partners(place) if other.is_file())]

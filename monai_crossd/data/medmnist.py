@@ -17,7 +17,8 @@ from monai.data import CacheDataset, Dataset
 from monai.transforms import LoadImaged
 from monai.utils import look_up_option
 
-from .readers.npz import NpzReader, list_npz_arrays, npz_path, read_npz_array, read_npz_shape
+from .readers.npz import list_npz_arrays, npz_path, read_npz_array, read_npz_shape
+from .simpleitk import NpzReader
 
 __all__ = ["MEDMNIST", "MedMNIST", "MedMNISTSet", "find_set", "list_medmnist", "read_medmnist"]
 

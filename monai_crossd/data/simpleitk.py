@@ -18,8 +18,9 @@ from PIL import Image
 
 from .readers.formats import NIFTI, find_format, has_suffix
 from .readers.image_file import Loaded, open_image
+from .readers.npz import is_npz_path
 
-__all__ = ["SUFFIXES", "SimpleITKReader", "SimpleITKWriter"]
+__all__ = ["SUFFIXES", "NpzReader", "SimpleITKReader", "SimpleITKWriter"]
 
 
 def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, array0: np.ndarray, header0: dict) -> None:
@@ -147,6 +148,27 @@ TIFF = (".tif", ".tiff")
 PICTURES = (".png", *TIFF)
 SUFFIXES = (*NIFTI, *VOLUMES, *PICTURES)
 SCALES = {255: np.uint8, 65535: np.uint16}
+
+
+class NpzReader(SimpleITKReader):
+    """A :class:`SimpleITKReader` of images in .npz files alone, paths like ``pathmnist.npz#train_images/12``.
+
+    The axes come out as those of MONAI's other readers: (W, H) and (W, H, channel), what PILReader gives for the same
+    picture saved as PNG, and (W, H, D) for a volume (D, H, W), its slices last. A last axis of 3 is colour.
+    MedMNIST gives no voxel sizes and no directions, so the affine is the identity.
+
+    Example:
+        >>> import tempfile
+        >>> from monai.transforms import LoadImage
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/a.npz", train_images=np.zeros((5, 3, 4), np.uint8))
+        ...     LoadImage(reader=NpzReader)(f"{folder}/a.npz#train_images/2").shape
+        torch.Size([4, 3])
+    """
+
+    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+        """Whether all paths are of images in .npz files."""
+        return all(is_npz_path(name) for name in ensure_tuple(filename))
 
 
 def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from monai.config import PathLike
@@ -36,16 +37,22 @@ def _load_numpy(path: str) -> tuple[np.ndarray, int, np.ndarray, dict]:
     return array, array.ndim, np.eye(4), {}
 
 
-# of each format what reads its grid, and what gives array, number of spatial axes, affine and header
-_FORMATS: dict[str, tuple[Callable[..., Grid], Callable[..., tuple[np.ndarray, int, np.ndarray, dict]]]] = {
-    "nifti": (read_nifti_grid, load_nifti),
-    "dicom": (read_dicom_grid, load_dicom),
-    "picture": (read_picture_grid, load_picture),
-    "numpy": (_numpy_grid, _load_numpy),
-    "npz": (read_npz_grid, load_npz),
-    "nrrd": (partial(read_itk_grid, image_io="NrrdImageIO"), partial(load_itk, image_io="NrrdImageIO")),
-    "meta": (partial(read_itk_grid, image_io="MetaImageIO"), partial(load_itk, image_io="MetaImageIO")),
-    "": (read_itk_grid, load_itk),
+class _Format(NamedTuple):
+    """What reads the grid of a path, and what gives array, number of spatial axes, affine and header."""
+
+    grid: Callable[..., Grid]
+    load: Callable[..., tuple[np.ndarray, int, np.ndarray, dict]]
+
+
+_FORMATS = {
+    "nifti": _Format(read_nifti_grid, load_nifti),
+    "dicom": _Format(read_dicom_grid, load_dicom),
+    "picture": _Format(read_picture_grid, load_picture),
+    "numpy": _Format(_numpy_grid, _load_numpy),
+    "npz": _Format(read_npz_grid, load_npz),
+    "nrrd": _Format(partial(read_itk_grid, image_io="NrrdImageIO"), partial(load_itk, image_io="NrrdImageIO")),
+    "meta": _Format(partial(read_itk_grid, image_io="MetaImageIO"), partial(load_itk, image_io="MetaImageIO")),
+    "": _Format(read_itk_grid, load_itk),
 }
 
 
@@ -81,11 +88,11 @@ class ImageFile:
     kind: str
     series_uid: str = ""
 
-    def _read(self, what: int) -> tuple:
+    def _read(self, read: Callable[..., Any]) -> Any:
         series = {"series_uid": self.series_uid} if self.kind == "dicom" else {}
         # errors of .npz files name them already
         with nullcontext() if self.kind == "npz" else _naming(self.path):
-            return _FORMATS[self.kind][what](self.path, **series)
+            return read(self.path, **series)
 
     def check(self) -> None:
         """Raises a ValueError where a file of no known format is no image either, or a folder holds no series."""
@@ -101,7 +108,7 @@ class ImageFile:
         Raises:
             ValueError: When it cannot be read.
         """
-        return self._read(0)
+        return self._read(_FORMATS[self.kind].grid)
 
     def load(self) -> Loaded:
         """Reads the voxels; all axes after the spatial ones become one channel axis, which is named in the meta.
@@ -109,7 +116,7 @@ class ImageFile:
         Raises:
             ValueError: When it cannot be read.
         """
-        array, rank, affine, header = self._read(1)
+        array, rank, affine, header = self._read(_FORMATS[self.kind].load)
         if array.ndim > rank:
             array = array.reshape(*array.shape[:rank], -1)
         header[MetaKeys.AFFINE] = affine

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image out of an array of many: paths like ``organmnist3d.npz#train_images/12``, and their reader for MONAI."""
+"""One image out of an array of many: paths like ``organmnist3d.npz#train_images/12``."""
 
 from __future__ import annotations
 
@@ -7,18 +7,15 @@ import os
 import re
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from monai.config import PathLike
-from monai.data import ImageReader
-from monai.utils import MetaKeys, ensure_tuple
 
 __all__ = [
-    "NpzReader",
     "is_npz_path",
     "list_npz_arrays",
     "load_npz",
@@ -149,64 +146,9 @@ def read_npz_grid(path: PathLike) -> tuple[tuple[int, ...], None]:
     return image.shape[1::-1] if _is_color(image) else image.shape[::-1], None
 
 
-def _turned(image: np.ndarray) -> np.ndarray:
-    """A copy with the axes of MONAI's readers, (W, H[, D][, color]): the cached array must stay as it is."""
-    return np.array(np.swapaxes(image, 0, 1) if _is_color(image) else image.T, order="C")
-
-
 def load_npz(path: PathLike) -> tuple[np.ndarray, int, np.ndarray, dict]:
     """Array (W, H[, D][, color]), the number of its spatial axes, the identity as affine, and no header."""
     image = read_npz_image(path)
-    return _turned(image), 2 if _is_color(image) else image.ndim, np.eye(4), {}
-
-
-class NpzReader(ImageReader):
-    """Reads one image of an array of many, for MONAI's LoadImage.
-
-    The axes come out as those of MONAI's other readers: (W, H) and (W, H, channel), what PILReader gives for the same
-    picture saved as PNG, and (W, H, D) for a volume (D, H, W), its slices last. A last axis of 3 is colour.
-    MedMNIST gives no voxel sizes and no directions, so the affine is the identity. Several paths are stacked as
-    channels.
-
-    Example:
-        >>> import tempfile
-        >>> from monai.transforms import LoadImage
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     np.savez(f"{folder}/a.npz", train_images=np.zeros((5, 3, 4), np.uint8))
-        ...     LoadImage(reader=NpzReader)(npz_path(f"{folder}/a.npz", "train_images", 2)).shape
-        torch.Size([4, 3])
-    """
-
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Whether all paths are of images in .npz files."""
-        return all(is_npz_path(name) for name in ensure_tuple(filename))
-
-    def read(self, data: Sequence[PathLike] | PathLike) -> list[np.ndarray]:
-        """Reads the images of one or several paths; see :func:`read_npz_image` for what it raises."""
-        return [read_npz_image(path) for path in ensure_tuple(data)]
-
-    def get_data(self, img: Sequence[np.ndarray]) -> tuple[np.ndarray, dict]:
-        """Array and meta data of what :meth:`read` gave.
-
-        Args:
-            img: images (H, W), (H, W, 3) or (D, H, W).
-
-        Returns:
-            The array, axes (W, H[, D]) and a channel axis: last for colour, first for several images.
-
-        Raises:
-            ValueError: When several images differ in shape, or are in colour.
-        """
-        if len(img) > 1 and (any(map(_is_color, img)) or len({image.shape for image in img}) > 1):
-            raise ValueError(
-                f"Images of the shapes {[image.shape for image in img]} cannot be channels of one; expected grey ones "
-                "of one shape."
-            )
-        array = _turned(img[0]) if len(img) == 1 else np.stack([_turned(image) for image in img])
-        channel = 0 if len(img) > 1 else -1 if _is_color(img[0]) else None
-        meta = {
-            MetaKeys.AFFINE: np.eye(4),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape if channel is None else np.delete(array.shape, channel)),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if channel is None else channel,
-        }
-        return array, meta
+    turned = np.swapaxes(image, 0, 1) if _is_color(image) else image.T
+    # a copy: the cached array must stay as it is
+    return np.array(turned, order="C"), 2 if _is_color(image) else image.ndim, np.eye(4), {}
