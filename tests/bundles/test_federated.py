@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
-from monai.fl.client import MonaiAlgo
+from monai.fl.client import MonaiAlgo, MonaiAlgoStats
 from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, WeightType
 from monai.fl.utils.exchange_object import ExchangeObject
 
@@ -122,3 +124,23 @@ def test_a_federated_copy_trains_by_itself_too(tmp_path):
     workflow.run()
     workflow.finalize()
     assert (root / "eval" / "last.pt").is_file()
+
+
+def test_statistics_of_a_sites_data(tmp_path):
+    """Of the data set in train.json; their numbers are those of the files."""
+    root = copy_bundle("crossd_3d_segmentation", tmp_path / "app", federated=True)
+    dataset = prepare_phantoms("ct", tmp_path / "set", "segmentation", 6, (24, 24, 12), file_format="nifti")
+    train = root / "configs" / "train.json"
+    train.write_text(json.dumps(json.loads(train.read_text()) | {"dataset_dir": str(dataset)}))
+    algo = MonaiAlgoStats(bundle_root=str(root))
+    algo.initialize(extra={ExtraItems.CLIENT_NAME: "site-1", ExtraItems.APP_ROOT: str(tmp_path)})
+    options = {FlStatistics.HIST_BINS: 10, FlStatistics.HIST_RANGE: [-1000, 1000]}
+    found = algo.get_data_stats(options).statistics
+    items = json.loads(dataset.read_text())
+    for ours, theirs in (("training", "train"), ("validation", "eval")):
+        images = [nib.load(dataset.parent / item["image"]) for item in items[ours]]
+        assert found[theirs][FlStatistics.DATA_COUNT] == len(images)
+        stats = found[theirs][FlStatistics.DATA_STATS]["image_stats"]
+        assert stats["shape"]["max"] == [24, 24, 12]
+        highest = [image.get_fdata().max() for image in images]
+        assert stats["intensity"]["max"] == pytest.approx(max(highest), rel=1e-5)

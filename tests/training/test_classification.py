@@ -68,3 +68,12 @@ def test_sections_are_reported(capsys, caplog):
         "no items of 'd' in training: these classes are not learned",
         "no items of 'c', 'd' in validation: these classes are left out of balanced accuracy",
     ]
+
+
+def test_classes_in_files_are_not_known_before_they_are_read(capsys, caplog):
+    """As MONAI Label gives them."""
+    items = [{"image": "x", "label": "/labels/x.json"}]
+    with caplog.at_level(logging.WARNING):
+        report_sections({"training": items, "validation": items}, LABELS)
+    assert capsys.readouterr().out == "data: 4 classes, 1 items in training, 1 in validation\n"
+    assert not caplog.records
