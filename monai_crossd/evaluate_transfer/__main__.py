@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m monai_crossd.evaluate_transfer --config_file FILE`: run or go on with a study, and report it."""
+"""`python -m monai_crossd.evaluate_transfer STUDY.yaml`: run or go on with a study, and report it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
+from .curve import curve_cells, read_curve
+from .curve_report import write_curve_report
+from .curve_runner import read_results, run_curve
 from .methods import METHODS
 from .paper import read_published
 from .plot import save_plot
@@ -59,17 +62,38 @@ def _run(study: Study, output_dir: Path, args: argparse.Namespace, published: Se
     logger.info("\n%s\n%s", paths[0].read_text(), "\n".join(map(str, [*paths, plot])))
 
 
+def _run_curve(config: dict[str, Any], args: argparse.Namespace) -> None:
+    """Run what is missing of a curve study, and report it once all cells are done, here or elsewhere."""
+    study = read_curve(config)
+    if args.report_only:
+        results = read_results(study, args.output_dir)
+    else:
+        results = run_curve(study, args.output_dir, args.processes, args.device, args.threads)
+    logger.info("%d of %d cells are done.", len(results), len(curve_cells(study)))
+    if len(results) < len(curve_cells(study)) and not args.report_only:
+        logger.info("Other processes run the rest, and the last of them writes the report; --report_only: now.")
+        return
+    paths = write_curve_report(args.output_dir, study, results)
+    logger.info("\n%s\n%s", paths[0].read_text(encoding="utf-8"), "\n".join(map(str, paths)))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run and report a study; `argv` are the arguments of the command line."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and not argv[0].startswith("-"):
+        argv.insert(0, "--config_file")
     parser = argparse.ArgumentParser(
         prog="python -m monai_crossd.evaluate_transfer",
         description=__doc__,
         epilog="Any other --NAME VALUE replaces an entry of the config, as in MONAI bundles: --seeds '[0, 1]' "
-        "--finetuning#epochs 5",
+        "--finetuning#epochs 5; of a curve study --data PATH --source::NAME FILE",
     )
-    parser.add_argument("--config_file", required=True, nargs="+", help="study, YAML or JSON; later files come on top")
+    parser.add_argument(
+        "--config_file", required=True, nargs="+", help="study, YAML or JSON; later files come on top; may be left out"
+    )
     parser.add_argument("--output_dir", type=Path, default=Path("transfer_study"), help="of cells, report and plot")
     parser.add_argument("--processes", type=int, default=1, help="that work at the same time")
+    parser.add_argument("--threads", type=int, help="of the CPU in each process of a curve study; default: shared")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--report_only", action="store_true", help="report the finished cells, run none")
     args, changes = parser.parse_known_args(argv)
@@ -80,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f'{package} is not installed: a study needs `pip install "monai-crossd[study]"`')
     config = _read_config(parser, args.config_file, changes)
     try:
+        if "initialisations" in config:
+            _run_curve(config, args)
+            return
         if "preset" not in config:
             _run(read_study(config), args.output_dir, args)
             return

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ make_pipeline, _ = optional_import("sklearn.pipeline", name="make_pipeline")
 StandardScaler, _ = optional_import("sklearn.preprocessing", name="StandardScaler")
 LogisticRegression, _ = optional_import("sklearn.linear_model", name="LogisticRegression")
 
-__all__ = ["Schedule", "augment", "fine_tune", "fit", "predict", "recalibrate"]
+__all__ = ["Schedule", "augment", "endless_batches", "fine_tune", "fit", "learn", "predict", "recalibrate"]
 
 EVAL_BATCH = 64
 BESIDE_BATCH = 32  # images in a hybrid step
@@ -42,7 +42,7 @@ class Schedule(NamedTuple):
     label_smoothing: float = 0.05
 
 
-def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
+def augment(batch: Tensor, generator: torch.Generator, move: bool = True) -> Tensor:
     """Moves each item by up to a sixteenth of its size within the slice, and changes contrast and brightness.
 
     The border is continued where it moves in; contrast by up to 10 %, brightness by up to 0.1. On the batch, because a
@@ -51,8 +51,9 @@ def augment(batch: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         batch: (B, C, H, W) or (B, C, H, W, D), intensities about -1 to 1.
         generator: on the CPU.
+        move: without it only contrast and brightness change.
     """
-    count, most = len(batch), [max(1, size // 16) for size in batch.shape[2:4]]
+    count, most = len(batch), [max(1, size // 16) if move else 0 for size in batch.shape[2:4]]
     moves = torch.stack([torch.randint(-m, m + 1, (count,), generator=generator) for m in most])
     contrast, brightness = torch.rand(2, count, generator=generator) * 2 - 1
     rows, columns = (
@@ -114,6 +115,75 @@ def fit(
             loss.backward()
             optimizer.step()
             cycle.step()
+
+
+def endless_batches(groups: Sequence[Tensor], size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches without an end, from groups by turns: of a group every index once, then again in another order.
+
+    Args:
+        groups: indices, such as those of a class each: all groups are seen equally often, whatever their sizes.
+        size: of a batch, also where there are fewer indices.
+        generator: of the orders.
+    """
+
+    def endless(group: Tensor) -> Iterator[Tensor]:
+        while True:
+            yield from group[torch.randperm(len(group), generator=generator)]
+
+    sources = [endless(group) for group in groups]
+    number = 0
+    while True:
+        yield torch.stack([next(sources[(number + at) % len(groups)]) for at in range(size)])
+        number += size
+
+
+def learn(
+    network: nn.Module,
+    draw: Callable[[], tuple[Tensor, Tensor]],
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    iterations: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    carried: Collection[str] = (),
+    carried_rate: float = 1.0,
+    frozen_steps: int = 0,
+) -> None:
+    """Trains a network for a number of steps, in place, by AdamW with a one-cycle learning rate.
+
+    Args:
+        network: on the device of what is drawn; it is left in train mode.
+        draw: gives images and labels of a step.
+        loss_function: of outputs and labels.
+        iterations: number of steps.
+        learning_rate: highest one of the cycle, of layers that are new.
+        weight_decay: of AdamW.
+        carried: names of parameters that come from 2D.
+        carried_rate: their learning rate as a part of that of the others.
+        frozen_steps: for so many steps at first they do not learn.
+
+    Raises:
+        FloatingPointError: If the loss is no longer finite.
+    """
+    named = dict(network.named_parameters())
+    sides = [[p for n, p in named.items() if (n in carried) == side] for side in (False, True)]
+    rates = [learning_rate, learning_rate * carried_rate]
+    learning = [(side, rate) for side, rate in zip(sides, rates, strict=True) if side and rate]
+    groups = [{"params": side, "lr": rate} for side, rate in learning]
+    optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, [rate for _, rate in learning], total_steps=iterations)
+    network.train()
+    for step in range(iterations):
+        if step in (0, frozen_steps):
+            for parameter in sides[1]:
+                parameter.requires_grad_(step >= frozen_steps and rates[1] > 0)
+        images, labels = draw()
+        loss = loss_function(network(images), labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()} in step {step + 1}: lower the learning rate.")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        cycle.step()
 
 
 @torch.no_grad()

@@ -34,6 +34,8 @@ class DataSpec(NamedTuple):
         patient_pattern: of :func:`monai_crossd.data.load_datalist`.
         phantom: options of :func:`monai_crossd.demo.prepare_phantoms`, such as subjects, size and seed.
         paper: name in the paper's Tables IV and V, whose preset transforms are taken; None: those of the modality.
+        pixdim: of volumes with label maps, voxel size in mm that they are resampled to; None: their own.
+        val_fraction: part of the patients that is held out where the data set has no such section.
     """
 
     name: str
@@ -48,6 +50,8 @@ class DataSpec(NamedTuple):
     patient_pattern: str | None = None
     phantom: Mapping[str, Any] = {}
     paper: str | None = None
+    pixdim: Sequence[float] | float | None = None
+    val_fraction: float = 0.2
 
     @property
     def spatial_dims(self) -> int:
@@ -111,7 +115,7 @@ class Cell(NamedTuple):
     fold: int
 
 
-def _make(kind: Any, config: Any, where: str) -> Any:
+def make_entry(kind: Any, config: Any, where: str) -> Any:
     """A NamedTuple of a config, whose unknown and missing keys are named."""
     if not isinstance(config, Mapping):
         raise ValueError(f"{where} is {config!r}; expected keys of {list(kind._fields)}.")
@@ -124,7 +128,7 @@ def _make(kind: Any, config: Any, where: str) -> Any:
     return kind(**config)
 
 
-def _named(values: Iterable[Any], what: str) -> None:
+def check_names(values: Iterable[Any], what: str) -> None:
     values = list(values)
     if not values or len(set(values)) < len(values):
         raise ValueError(f"{what} are {values}; expected at least one, and none twice.")
@@ -142,23 +146,23 @@ def read_study(config: Mapping[str, Any]) -> Study:
     values = dict(config)
     if isinstance(values.get("source"), Mapping):
         source = dict(values["source"])
-        source["datasets"] = [_make(DataSpec, d, "a data set of the source") for d in source.get("datasets", ())]
-        values["source"] = _make(Source, source, "source")
-    values["datasets"] = [_make(DataSpec, d, "an entry of datasets") for d in values.get("datasets", ())]
+        source["datasets"] = [make_entry(DataSpec, d, "a data set of the source") for d in source.get("datasets", ())]
+        values["source"] = make_entry(Source, source, "source")
+    values["datasets"] = [make_entry(DataSpec, d, "an entry of datasets") for d in values.get("datasets", ())]
     for name in ("pretraining", "finetuning"):
         if name in values:
-            values[name] = _make(Schedule, values[name], name)
-    study: Study = _make(Study, values, "the study")
+            values[name] = make_entry(Schedule, values[name], name)
+    study: Study = make_entry(Study, values, "the study")
     for method in study.methods:
         look_up_option(method, list(METHODS))
     for mode in study.modes:
         look_up_option(mode, FINETUNE_MODES)
     look_up_option(study.reference, list(study.methods))
     look_up_option(study.metric, list(TABLE1_METRICS))
-    _named((spec.name for spec in study.datasets), "names of the datasets")
-    _named(study.methods, "methods")
-    _named(study.modes, "modes")
-    _named(study.seeds, "seeds")
+    check_names((spec.name for spec in study.datasets), "names of the datasets")
+    check_names(study.methods, "methods")
+    check_names(study.modes, "modes")
+    check_names(study.seeds, "seeds")
     for spec in (*study.datasets, *study.source.datasets):
         count_folds(spec.folds)
         look_up_option(spec.spatial_dims, (2, 3))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
-from monai_crossd.evaluate_transfer.learning import Schedule, augment, fine_tune, fit, predict, recalibrate
+from monai_crossd.evaluate_transfer.learning import (
+    Schedule,
+    augment,
+    endless_batches,
+    fine_tune,
+    fit,
+    learn,
+    predict,
+    recalibrate,
+)
 from monai_crossd.networks import HybridNet
 
 SCHEDULE = Schedule(2, 1e-2, 4)
@@ -140,3 +150,83 @@ def test_beside_it_a_second_network_teaches_what_both_have():
     alone.load_state_dict(start[0])
     fit(alone, images, labels, Schedule(1, 1e-3, 4), 0)
     assert not torch.equal(alone.conv1.weight, net3d.conv1.weight)
+
+
+def test_batches_take_every_group_and_every_index_equally_often():
+    groups = [torch.tensor([10, 11, 12, 13]), torch.tensor([20])]
+    batches = endless_batches(groups, 3, torch.Generator().manual_seed(1))
+    seen = torch.cat([next(batches) for _ in range(16)])  # 48 of them
+    values, counts = seen.unique(return_counts=True)
+    assert values.tolist() == [10, 11, 12, 13, 20]
+    assert counts.tolist() == [6, 6, 6, 6, 24]
+    assert all(set(seen[0::2][at : at + 4].tolist()) == {10, 11, 12, 13} for at in range(0, 24, 4))
+    few = endless_batches([torch.tensor([5])], 4, torch.Generator())
+    assert next(few).tolist() == [5] * 4
+
+
+def test_without_a_move_only_the_greys_change():
+    batch = torch.randn(3, 1, 8, 8, 4)
+    out = augment(batch, torch.Generator().manual_seed(0), move=False)
+    for before, after in zip(batch, out, strict=True):
+        slope, offset = np.polyfit(before.flatten().numpy(), after.flatten().numpy(), 1)
+        assert np.allclose(before * slope + offset, after, atol=1e-5)
+        assert not np.allclose(before, after, atol=1e-3)
+
+
+def steps(net, count, **options):
+    """What `learn` leaves of a network after the same steps, with the parameters before each."""
+    images, labels = volumes(8)
+    history = []
+
+    def draw():
+        history.append({name: p.detach().clone() for name, p in net.named_parameters()})
+        return images, labels
+
+    learn(net, draw, nn.functional.cross_entropy, count, 1e-2, **options)
+    return [*history, {name: p.detach().clone() for name, p in net.named_parameters()}]
+
+
+CARRIED = {"conv.weight", "conv.bias"}
+
+
+def test_learn_is_the_loop_written_by_hand_with_a_rate_for_what_was_carried():
+    torch.manual_seed(0)
+    images, labels = volumes(8)
+    ours = Net()
+    theirs = copy.deepcopy(ours)
+    learn(ours, lambda: (images, labels), nn.functional.cross_entropy, 5, 1e-2, 0.02, CARRIED, 0.1)
+    carried = [p for name, p in theirs.named_parameters() if name in CARRIED]
+    new = [p for name, p in theirs.named_parameters() if name not in CARRIED]
+    optimizers = [torch.optim.AdamW(part, lr=1e-2, weight_decay=0.02) for part in (new, carried)]
+    cycles = [
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=5)
+        for optimizer, rate in zip(optimizers, (1e-2, 1e-3), strict=True)
+    ]
+    for _ in range(5):
+        theirs.zero_grad()
+        nn.functional.cross_entropy(theirs(images), labels).backward()
+        for step in (*optimizers, *cycles):
+            step.step()
+    for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_carried_layers_wait_for_their_step():
+    history = steps(Net(), 5, carried=CARRIED, frozen_steps=3)
+    for step, (before, after) in enumerate(pairwise(history)):
+        for name in before:
+            assert torch.equal(before[name], after[name]) == (name in CARRIED and step < 3), (step, name)
+
+
+def test_at_a_rate_of_0_carried_layers_stay():
+    net = Net()
+    before = copy.deepcopy(net.state_dict())
+    steps(net, 3, carried=CARRIED, carried_rate=0.0)
+    assert torch.equal(net.conv.weight, before["conv.weight"])
+    assert not torch.equal(net.fc.weight, before["fc.weight"])
+
+
+def test_learning_of_a_loss_that_is_no_number_ends():
+    images, labels = volumes()
+    with pytest.raises(FloatingPointError, match="in step 1: lower the learning rate"):
+        learn(Net(), lambda: (images * torch.nan, labels), nn.functional.cross_entropy, 3, 1e-2)
