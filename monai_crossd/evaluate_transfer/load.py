@@ -119,7 +119,13 @@ def _read_volumes(spec: DataSpec, channels: int, demo_dir: str) -> Volumes:
     structures = load_labels(locate(spec, demo_dir, "segmentation"), task="segmentation", demo_dir=demo_dir)
     steps = Compose(
         [
-            *load_transforms(3, "image", "label", spec.channels or channels, spec.pixdim, num_classes=len(structures)),
+            *load_transforms(
+                3,
+                label_key="label",
+                channels=spec.channels or channels,
+                pixdim=spec.pixdim,
+                num_classes=len(structures),
+            ),
             *intensity_transforms(spec.modality, **spec.intensity),
             SpatialPadd("image", spec.spatial_size, mode="edge"),
             SpatialPadd("label", spec.spatial_size),
