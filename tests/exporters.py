@@ -17,7 +17,7 @@ Graph = Callable[[torch.Tensor], torch.Tensor]
 
 def _trace(net: nn.Module, x: torch.Tensor) -> Graph:
     file = io.BytesIO()
-    torch.jit.save(torch.jit.trace(net, x), file)
+    torch.jit.save(torch.jit.trace(net, x, check_trace=False), file)  # tests compare more than torch's check
     file.seek(0)
     return torch.jit.load(file)
 

@@ -46,6 +46,7 @@ def test_a_root_and_a_tied_layer():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_runs_where_the_package_is_not(tmp_path, run_without_package):
     with use_conv("soft_acs"):
         net = nn.Sequential(*BasicUNet(3, 1, 2, features=(4, 4, 4, 8, 8, 4)).conv_0.children()).eval()

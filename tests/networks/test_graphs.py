@@ -47,9 +47,17 @@ NETS = {
     "basic_unet": basic_unet,
     "hybrid": hybrid,
 }
+FAST = [("unet", 3), ("resnet_unet", 2)]
 CASES = [
-    *[(name, dims, "crossd") for name in NETS for dims in (2, 3)],
-    *[("resnet_unet", 3, conv) for conv in ("acs", "soft_acs", "mean_acs", "planar", "plane_cycle")],
+    *[
+        pytest.param(name, dims, "crossd", marks=[] if (name, dims) in FAST else [pytest.mark.slow])
+        for name in NETS
+        for dims in (2, 3)
+    ],
+    *[
+        pytest.param("resnet_unet", 3, conv, marks=pytest.mark.slow)
+        for conv in ("acs", "soft_acs", "mean_acs", "planar", "plane_cycle")
+    ],
 ]
 
 
@@ -84,12 +92,14 @@ def test_onnx_by_torch_export(name, dims, exporter, tmp_path):
     check(make_graph(exporter, net, x[:1], tmp_path), net, x)
 
 
+@pytest.mark.slow
 def test_flexible_unet_with_our_backbone(tmp_path):
     net = FlexibleUNet(1, 2, "crossd_resnet10", spatial_dims=2, decoder_channels=(8, 8, 4, 4, 4)).eval()
     x = torch.randn(5, 1, 32, 32)
     check(make_graph("trace", net, x[:1], tmp_path), net, x)
 
 
+@pytest.mark.slow
 def test_trace_runs_where_the_package_is_not(tmp_path, run_without_package):
     net, x = (part.double() for part in make("resnet_unet", 3, "crossd"))
     with warnings.catch_warnings():
