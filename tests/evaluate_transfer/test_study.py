@@ -71,6 +71,7 @@ def test_random_weights_are_drawn_as_monai_draws_them():
         assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_study_by_the_command_and_again(tmp_path, caplog):
     """Two processes; a second call computes nothing and reports the same; another seed comes on top."""
     file = tmp_path / "study.yaml"
@@ -100,6 +101,7 @@ def test_a_study_by_the_command_and_again(tmp_path, caplog):
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
+@pytest.mark.slow
 def test_one_process_gives_what_two_give(tmp_path):
     study = read_study(changed(seeds=[0], modes=["full"], methods=["conv2d-i3d", "crossd-dynamic-spread"]))
     one, two = (run_study(study, tmp_path / str(n), n) for n in (1, 2))
