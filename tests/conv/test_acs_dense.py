@@ -155,6 +155,7 @@ def test_a_kernel_first_made_in_inference_mode_can_be_trained(function):
     assert weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [acs_conv3d, soft_acs_conv3d])
 def test_dense_path_is_compiled_and_exported(function):
     class Net(torch.nn.Module):

@@ -309,6 +309,7 @@ def test_a_training_step_takes_twelve_operations_and_eighteen_back(device):
         assert len(forward) + len(backward) <= 30, backward
 
 
+@pytest.mark.slow
 @devices
 @pytest.mark.parametrize("operator", ["mixing", "conv"])
 def test_operators_are_registered_as_torch_wants_them(device, operator):
@@ -320,6 +321,7 @@ def test_operators_are_registered_as_torch_wants_them(device, operator):
         torch.library.opcheck(sample_conv, (*given, packed(geometry)))
 
 
+@pytest.mark.slow
 @devices
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_graphs_hold_the_operators(device, backend):
@@ -346,6 +348,7 @@ def test_compiled_graphs_hold_the_operators(device, backend):
     }
 
 
+@pytest.mark.slow
 @devices
 def test_exported_graphs_do_not(device):
     layer, _ = layer_and_twin(device)

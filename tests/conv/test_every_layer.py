@@ -224,6 +224,7 @@ def test_channels_last(layer, plain, dims):
     net.to(memory_format=memory_format)  # with gradients
 
 
+@pytest.mark.slow
 @every_layer
 @pytest.mark.parametrize("training", [True, False])
 def test_compiled_without_a_graph_break(layer, plain, dims, training):
@@ -240,6 +241,7 @@ def test_compiled_without_a_graph_break(layer, plain, dims, training):
 HAS_COMPILER = any(map(shutil.which, ("g++", "clang++"))) and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="needs a C++ compiler and Python's headers")
 def test_compiled_by_inductor():
     torch._dynamo.reset()
@@ -268,6 +270,7 @@ def test_scripted(layer, plain, dims, training):
     torch.testing.assert_close(net.eval()(x[0]), eager.eval()(x[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_layers_run_where_the_package_is_not(tmp_path, run_without_package):
     cases = {}
@@ -289,6 +292,7 @@ for name, (x, y) in torch.load(r"{tmp_path / "cases.pt"}").items():
     assert printed.split() == [case.id for case in LAYERS]
 
 
+@pytest.mark.slow
 @every_layer
 def test_onnx_with_any_batch(layer, plain, dims, run_onnx):
     net = perturb(layer(4, 8, (3, 2, 3)[:dims], padding=1, stride=2, groups=2)).eval()

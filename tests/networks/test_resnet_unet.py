@@ -51,6 +51,7 @@ def test_encoder_takes_a_classifier():
     assert set(report.skipped) == {"fc.weight", "fc.bias"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conv", ["crossd", "acs"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_net_runs_where_the_package_is_not(conv, tmp_path, run_without_package):
@@ -69,6 +70,7 @@ assert net(x[..., :5].repeat(2, 1, 1, 1, 1)).shape == (2, 3, 33, 32, 5)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_onnx_with_any_batch(dims, run_onnx):
     net = ResNetUNet(dims, 1, 3, **SMALL).eval()

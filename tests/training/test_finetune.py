@@ -137,6 +137,7 @@ def test_a_duplicate_is_frozen_by_itself(duplicate):
     assert all(key.startswith(("decoder.", "head.")) for key in train(twin, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["weak_probe", "linear_probe"])
 def test_a_frozen_network_can_be_scripted(mode):
     net, x = classifier("crossd", 3), torch.randn(2, 1, 32, 32, 8)
