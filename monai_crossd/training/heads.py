@@ -9,6 +9,7 @@ heads apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .._options import look_up_option
 from .classification import BalancedAccuracy, classification_scores, scores_from_counts
 from .scores import RESAMPLES, Score
 
-__all__ = ["HeadScores", "HeadsLoss", "head_labels", "head_scores", "head_slice", "own_head"]
+__all__ = ["HeadScores", "HeadsLoss", "head_labels", "head_scores", "head_slice", "own_head", "pick_head"]
 
 SCORES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "accuracy")
 
@@ -53,6 +54,22 @@ def head_slice(heads: Mapping[str, int], head: str | None) -> slice:
             f"--head {' or '.join(heads)}."
         )
     return _slices(heads)[look_up_option(head, list(heads))]
+
+
+def pick_head(heads: Mapping[str, int], head: str | None) -> Callable[[Tensor], Tensor]:
+    """A function that keeps of an item's outputs (C,) those of one head, for MONAI's Lambdad.
+
+    Args:
+        heads: as in :func:`head_slice`.
+        head: as there.
+
+    Raises:
+        ValueError: As there.
+
+    >>> pick_head({"chest": 2, "breast": 1}, "breast")(torch.tensor([1.0, 2.0, 3.0])).tolist()
+    [3.0]
+    """
+    return itemgetter(head_slice(heads, head))
 
 
 def head_labels(labels: Mapping[int, str] | Sequence[str], heads: Mapping[str, int], head: str | None) -> list[str]:

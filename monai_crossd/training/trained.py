@@ -85,7 +85,17 @@ def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
 FILENAME = "model.pt"
 # options of a bundle that its weights are kept with: where the data came from, and what the network was made for
 DATA_OPTIONS = ("dataset_dir", "seed", "nested", "patient_pattern")
-INPUT_OPTIONS = ("conv", "modality", "intensity", "in_channels", "pixdim", "spatial_size", "roi_size", "labels")
+INPUT_OPTIONS = (
+    "conv",
+    "modality",
+    "intensity",
+    "in_channels",
+    "pixdim",
+    "spatial_size",
+    "roi_size",
+    "labels",
+    "heads",
+)
 VERBS = {"ckpt_export": "ckpt_file_", "onnx_export": "ckpt_file_", "trt_export": "ckpt_file_", "load": "full_path"}
 
 logger = logging.getLogger(__name__)

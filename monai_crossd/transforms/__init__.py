@@ -7,7 +7,7 @@ one image is an array transform in the same module.
 """
 
 from .augmentation import augmentation_transforms, noise_transforms
-from .by_data_set import ByDataSet, RandByDataSet, augment_by_data_set, modality_of, scale_by_data_set
+from .by_data_set import ByDataSet, RandByDataSet, augment_by_data_set, scale_by_data_set
 from .grid import CheckGridd, KeySafeSpacingd
 from .intensity import WINDOWS, intensity_transforms
 from .joined import join_transforms
@@ -59,7 +59,6 @@ __all__ = [
     "intensity_transforms",
     "join_transforms",
     "load_transforms",
-    "modality_of",
     "modality_transforms",
     "noise_transforms",
     "scale_by_data_set",

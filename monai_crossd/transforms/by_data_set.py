@@ -10,10 +10,11 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import Compose, Randomizable, RandomizableTrait, Transform
 
+from .._options import look_up_option
 from .augmentation import augmentation_transforms
 from .intensity import PRESETS, intensity_transforms
 
-__all__ = ["ByDataSet", "RandByDataSet", "augment_by_data_set", "modality_of", "scale_by_data_set"]
+__all__ = ["ByDataSet", "RandByDataSet", "augment_by_data_set", "scale_by_data_set"]
 
 KEY = "data_set"  # of the name, in items of monai_crossd.data.load_datalist
 
@@ -96,23 +97,6 @@ def _modalities(modality: str | Sequence[str], heads: Mapping[str, int]) -> dict
     return dict(zip(heads, words, strict=True))
 
 
-def modality_of(modality: str | Sequence[str], heads: Mapping[str, int], head: str | None) -> str:
-    """Modality of the images of one data set.
-
-    Args:
-        modality: one for all, or one for each.
-        heads: of :func:`monai_crossd.data.load_heads`.
-        head: name of the data set; None where there is only one.
-
-    Raises:
-        ValueError: when there are not as many as data sets.
-
-    >>> modality_of(["ct", "us"], {"chest": 2, "breast": 2}, "breast")
-    'us'
-    """
-    return str(modality) if head is None else _modalities(modality, heads)[head]
-
-
 def _options(modality: str, intensity: Mapping[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(PRESETS[modality]).parameters)[1:] if modality in PRESETS else []
     return {name: value for name, value in intensity.items() if name in known}
@@ -123,6 +107,7 @@ def scale_by_data_set(
     intensity: Mapping[str, Any],
     heads: Mapping[str, int],
     keys: KeysCollection = "image",
+    head: str | None = None,
 ) -> list[Transform]:
     """Intensities of one data set by :func:`intensity_transforms`, or of several, each by its modality.
 
@@ -131,6 +116,7 @@ def scale_by_data_set(
         intensity: options; of several data sets each gets those that its modality has.
         heads: of :func:`monai_crossd.data.load_heads`; empty for one data set.
         keys: of the images.
+        head: name of the data set that all images belong to, as in inference; None where items say it.
 
     Returns:
         Transforms to be joined with others in one Compose.
@@ -150,9 +136,8 @@ def scale_by_data_set(
     for name, value in intensity.items():
         if name not in used:
             raise ValueError(f"{name}={value!r} is no option of {', '.join(dict.fromkeys(words.values()))}.")
-    return [
-        ByDataSet({name: intensity_transforms(word, keys, **_options(word, intensity)) for name, word in words.items()})
-    ]
+    by_name = {name: intensity_transforms(word, keys, **_options(word, intensity)) for name, word in words.items()}
+    return [ByDataSet(by_name)] if head is None else list(by_name[look_up_option(head, list(by_name))])
 
 
 def augment_by_data_set(modality: str | Sequence[str], heads: Mapping[str, int]) -> list[Transform]:

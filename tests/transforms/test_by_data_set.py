@@ -13,7 +13,6 @@ from monai_crossd.transforms import (
     augment_by_data_set,
     augmentation_transforms,
     intensity_transforms,
-    modality_of,
     scale_by_data_set,
 )
 from monai_crossd.transforms.intensity import xray_intensity
@@ -80,6 +79,12 @@ def test_scaling_of_several_is_that_of_each():
         for step in intensity_transforms(modality, **option):
             expected = step(expected)
         assert torch.equal(transform({"image": image, "data_set": name})["image"], expected["image"])
+        found = {"image": image}  # of inference: no item says its data set
+        for step in scale_by_data_set(["ct", "mr", "us"], {"window": [0, 255], "nonzero": False}, HEADS, head=name):
+            found = step(found)
+        assert torch.equal(found["image"], expected["image"])
+    with pytest.raises(ValueError, match="chest"):
+        scale_by_data_set(["ct", "mr", "us"], {}, HEADS, head="chests")
 
 
 def test_one_data_set_and_one_modality_of_all():
@@ -88,9 +93,6 @@ def test_one_data_set_and_one_modality_of_all():
     assert kinds == [type(t) for t in intensity_transforms("ct", window="lung")]
     (transform,) = scale_by_data_set("us", {}, HEADS)
     assert list(transform.transforms) == list(HEADS)
-    assert [modality_of("us", HEADS, head) for head in HEADS] == ["us"] * 3
-    assert modality_of("us", {}, None) == "us"
-    assert modality_of(["ct", "mr", "us"], HEADS, "brain") == "mr"
 
 
 @pytest.mark.parametrize(
