@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from monai.networks import nets
+from monai.networks.layers import Conv
 
 import monai_crossd
 
@@ -51,6 +53,22 @@ def test_examples_of_readme_run(torchvision, capsys):
     exec(compile(example, "README.md", "exec"), {})
     printed = re.findall(r"print\(.*\)  # (.*)", example)
     assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_what_readme_says_to_write_is_there():
+    """Every call of the table is one of a name that monai_crossd, torch or MONAI has, with these arguments."""
+    table = README.partition("| you have | you write |")[2].partition("\n\n")[0]
+    calls = [call for line in table.splitlines()[2:] for call in re.findall(r"`([^`]+)`", line.split("|")[2])]
+    net2d = nets.resnet10(spatial_dims=2, n_input_channels=1, num_classes=2)
+    net3d = nets.resnet10(spatial_dims=3, n_input_channels=1, num_classes=2)
+    names = {**vars(nets), **vars(monai_crossd), "Conv": Conv, "net2d": net2d, "net": net2d, "net3d": net3d}
+    assert len(calls) >= 15
+    for call in calls:
+        if call.startswith('"'):
+            assert Conv[call.strip('"'), 3]
+        elif "resnet50.pth" not in call:  # a file that a reader has
+            rest = "" if "Flexible" in call else ", channels=(4, 8), strides=(2,)"
+            exec(call.replace("...", f"in_channels=1, out_channels=2{rest}"), dict(names))
 
 
 def options_of(bundle: Path) -> set[str]:

@@ -10,11 +10,9 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
@@ -22,11 +20,15 @@ NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segment
 pytestmark = pytest.mark.slow
 
 
-def run(command: list[str], folder: Path, **environment: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
+def without_pythonpath() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+        command, cwd=folder, env=without_pythonpath(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 
@@ -87,45 +89,14 @@ def test_wheel_holds_the_bundles_with_weights_once(wheel):
     assert {"demo", "onnx", "study"} <= set(re.findall(r"^Provides-Extra: (\w+)$", head, re.MULTILINE))
 
 
-def needed(requirements: list[str]) -> set[str]:
-    """Distributions that are installed for these requirements, without extras."""
-    found: set[str] = set()
-    waiting = list(requirements)
-    while waiting:
-        requirement = Requirement(waiting.pop())
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if name in found or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
-            continue
-        found.add(name)
-        try:
-            waiting += metadata.requires(name) or []
-        except metadata.PackageNotFoundError:  # CUDA's, beside a torch for the CPU
-            continue
-    return found
-
-
 @pytest.fixture(scope="module")
-def user(wheel, tmp_path_factory) -> tuple[Path, dict[str, str]]:
-    """A folder of a user who ran `pip install monai-crossd`, and the environment of her commands.
-
-    The packages are those that run these tests, less all that the wheel does not ask for.
-    """
-    site, folder = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("user")
-    run(
-        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)],
-        folder,
-    )
-    (distribution,) = metadata.distributions(path=[str(site)])
-    keep = needed([line for line in distribution.requires or [] if "extra ==" not in line])
-    hidden = sorted(
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if not {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners}
-        & {*keep, "pip", "setuptools", "monai-crossd"}
-    )
-    assert {"pytest", "slicerio", "sklearn", "onnx"} <= set(hidden)
-    (site / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n")
-    return folder, {"PYTHONPATH": str(site), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+def python(wheel, tmp_path_factory) -> Path:
+    """Python of a user who ran `pip install monai-crossd` in a new environment."""
+    folder = tmp_path_factory.mktemp("user")
+    run([sys.executable, "-m", "venv", str(folder / "venv")], folder)
+    python = folder / "venv" / "bin" / "python"
+    run([str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)], folder)
+    return python
 
 
 PROGRAM = """
@@ -138,7 +109,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from monai_crossd.bundles import copy_bundle
 from monai_crossd.demo import prepare_phantoms
 
-assert Path(monai_crossd.__file__).parents[1] == Path(sys.argv[1]), monai_crossd.__file__
+assert Path(sys.argv[1]) in Path(monai_crossd.__file__).parents, monai_crossd.__file__
 home = Path.cwd()
 small = {
     "2d": {"spatial_size": [24, 24]},
@@ -193,13 +164,26 @@ else:
 """
 
 
-def test_all_bundles_run_from_the_wheel_on_own_data(user):
-    folder, environment = user
-    python = [sys.executable, "-W", "ignore"]
-    printed = run([*python, "-m", "monai_crossd.bundles"], folder, **environment)
+def test_all_bundles_run_from_the_wheel_on_own_data(python, tmp_path):
+    command = [str(python), "-W", "ignore"]
+    printed = run([*command, "-m", "monai_crossd.bundles"], tmp_path)
     assert [line.partition(":")[0] for line in printed.splitlines()] == NAMES
-    run([*python, "-m", "monai_crossd.bundles", *NAMES], folder, **environment)
+    run([*command, "-m", "monai_crossd.bundles", *NAMES], tmp_path)
     for name in NAMES[1:]:
-        weights = (folder / name / "models" / "model_2d.pth").read_bytes()
-        assert weights == (folder / NAMES[0] / "models" / "model.pt").read_bytes()
-    run([*python, "-c", PROGRAM, environment["PYTHONPATH"], *NAMES], folder, **environment)
+        weights = (tmp_path / name / "models" / "model_2d.pth").read_bytes()
+        assert weights == (tmp_path / NAMES[0] / "models" / "model.pt").read_bytes()
+    run([*command, "-c", PROGRAM, str(python.parents[1]), *NAMES], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [(["explain"], "demo"), (["evaluate_transfer", "--config_file", "x.yaml", "--output_dir", "x"], "study")],
+)
+def test_commands_name_the_extra_that_is_not_installed(python, tmp_path, arguments, extra):
+    done = subprocess.run(
+        [str(python), "-W", "ignore", "-m", f"monai_crossd.{arguments[0]}", *arguments[1:]],
+        cwd=tmp_path, env=without_pythonpath(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f'pip install "monai-crossd[{extra}]"' in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
