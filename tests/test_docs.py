@@ -48,9 +48,11 @@ def test_index_has_every_page():
     assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= links
 
 
-def test_examples_of_readme_run(torchvision, capsys):
-    (example,) = code(README, "python")
-    exec(compile(example, "README.md", "exec"), {})
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+def test_examples_print_what_they_say(page, torchvision, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = code((ROOT / page).read_text("utf-8"), "python")
+    exec(compile(example, page, "exec"), {})
     printed = re.findall(r"print\(.*\)  # (.*)", example)
     assert capsys.readouterr().out.splitlines() == printed
 
