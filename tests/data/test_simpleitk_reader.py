@@ -161,7 +161,7 @@ def test_components_and_time_are_channels(tmp_path, suffix, shape):
     np.testing.assert_array_equal(image.numpy(), expected)
     assert list(image.meta["spatial_shape"]) == list(spatial)
     assert image.affine.shape == (4, 4)
-    np.testing.assert_allclose(image.pixdim, [2.0, 3.0, 4.0][: len(spatial)])
+    np.testing.assert_allclose(image.pixdim[: len(spatial)], [2.0, 3.0, 4.0][: len(spatial)])
 
 
 @pytest.mark.parametrize(
