@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 
 import pytest
 
 import monai_crossd
+from monai_crossd.conv.factory import CONVOLUTIONS
+from monai_crossd.networks import CrossDResNetEncoder
 
 LATER = ["data", "demo", "training", "visualize"]
 PROGRAM = """
@@ -51,3 +54,61 @@ def test_what_is_not_there_is_no_attribute(name):
     with pytest.raises(AttributeError, match=f"monai_crossd.*{name}"):
         getattr(monai_crossd, name)
     assert not hasattr(monai_crossd, name)
+
+
+STATE = """
+import json, locale, logging, os, random, sys, warnings
+import matplotlib, numpy, torch
+import monai.bundle, monai.data, monai.engines, monai.handlers, monai.networks.nets, monai.transforms
+from monai.data.image_writer import SUPPORTED_WRITERS
+from monai.networks.layers import factories
+from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
+from monai.transforms.io.array import SUPPORTED_READERS
+
+def log_state(log):
+    return [log.level, log.propagate, log.disabled, [repr(handler) for handler in log.handlers]]
+
+def state():
+    loggers = {n: log for n, log in logging.Logger.manager.loggerDict.items() if isinstance(log, logging.Logger)}
+    theirs = {n: log_state(log) for n, log in loggers.items() if n.partition(".")[0] in ("monai", "ignite", "torch")}
+    return {
+        "convolutions": [*factories.Conv.names],
+        "backbones": {name: repr(entry) for name, entry in FLEXUNET_BACKBONE.register_dict.items()},
+        "layers": [[*getattr(factories, name).names] for name in ("Act", "Dropout", "Norm", "Pad", "Pool")],
+        "readers": [[name, repr(kind)] for name, kind in SUPPORTED_READERS.items()],
+        "writers": [[name, repr(kinds)] for name, kinds in SUPPORTED_WRITERS.items()],
+        "types": [repr(torch.get_default_dtype()), repr(torch.get_default_device())],
+        "threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+        "precision": [torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, torch.is_grad_enabled(),
+                      torch.backends.cudnn.deterministic, torch.are_deterministic_algorithms_enabled()],
+        "random": [torch.initial_seed(), torch.get_rng_state().tolist(), repr(random.getstate()),
+                   repr(numpy.random.get_state()), repr(monai.utils.misc.get_seed())],
+        "warnings": [repr(entry) for entry in warnings.filters],
+        "hooks": [repr(f) for f in (sys.excepthook, warnings.showwarning, torch.save, torch.load, torch.nn.Conv3d)],
+        "logging": [logging.root.level, [repr(h) for h in logging.root.handlers], theirs],
+        "process": [dict(os.environ), os.getcwd(), sys.path, locale.getlocale(), matplotlib.get_backend()],
+        "printing": [repr(numpy.get_printoptions()), repr(torch._tensor_str.PRINT_OPTS)],
+        "sharing": torch.multiprocessing.get_sharing_strategy(),
+    }
+
+before = state()
+import monai_crossd
+import monai_crossd.data, monai_crossd.demo, monai_crossd.training, monai_crossd.visualize
+assert not logging.getLogger("monai_crossd").handlers
+print("STATE", json.dumps([before, state()]))
+"""
+
+
+def test_import_adds_names_of_ours_and_changes_nothing_else_of_the_process():
+    """Layers in `Conv`, encoders in FLEXUNET_BACKBONE; all parts are imported, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", STATE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout.rpartition("STATE ")[2])
+    names = before.pop("convolutions"), after.pop("convolutions")
+    assert names[1][: len(names[0])] == names[0]
+    added = set(names[1][len(names[0]) :])
+    assert {"ACS", "CROSSD"} <= added <= {name.upper() for name in CONVOLUTIONS}
+    backbones, found = before.pop("backbones"), after.pop("backbones")
+    assert {name: found.pop(name) for name in backbones} == backbones
+    assert set(found) == set(CrossDResNetEncoder.backbone_names)
+    assert after == before

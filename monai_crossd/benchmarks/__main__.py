@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m monai_crossd.benchmarks SUITE`: run one suite, print its table, append it to this machine's results."""
+"""`python -m monai_crossd.benchmarks SUITE`: run one suite, print its table, append it to this machine's CSV file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from .report import append_csv, hardware_name, print_table
+from .output import append_csv, hardware_name, print_table
 
-RESULTS = Path(__file__).parent / "results"
+OUTPUT = Path("benchmark_results")  # below the working directory: an installed package may be read-only
 
 
 def find_suites() -> dict[str, ModuleType]:
@@ -29,14 +29,14 @@ def main(argv: Sequence[str] | None = None) -> list[dict]:
     modules = find_suites()
     for name, module in modules.items():
         suite = suites.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        suite.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV files")
+        suite.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the CSV files, {OUTPUT} by default")
         suite.add_argument("--dry-run", action="store_true", help="print only, write no CSV")
         module.add_arguments(suite)
     args = parser.parse_args(argv)
     rows: list[dict] = modules[args.suite].run(args)
     print_table(rows)
     if not args.dry_run:
-        path = args.results / hardware_name(getattr(args, "device", "cpu")) / f"{args.suite}.csv"
+        path = args.output / hardware_name(getattr(args, "device", "cpu")) / f"{args.suite}.csv"
         append_csv(path, rows)
         print(f"\nappended to {path}")
     return rows

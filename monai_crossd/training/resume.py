@@ -9,12 +9,14 @@ from typing import Any
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
 from monai.config import PathLike
 from monai.engines import Evaluator, SupervisedTrainer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..convert.files import read_file
 from .checkpoint import network_state, save_checkpoint, unwrap
+from .run_config import put_back_config
 from .run_settings import first_difference, run_settings
 
 __all__ = ["ResumeHandler"]
@@ -54,8 +56,9 @@ class ResumeHandler:
 
     It also holds what decides the numbers of the run: seed, network and which of its weights learn, optimizer with
     learning rate and weight decay, schedule, loss, data (items, labels, and parts of their files; they may have moved),
-    transforms, batch size, number of processes. A run that is resumed with another value of one of these is refused.
-    More epochs are allowed where the learning-rate schedule does not span the epochs (OneCycleLR does).
+    transforms, batch size, number of processes. A run that is resumed with another value of one of these is refused,
+    and the ``config.yaml`` of the run before, which :func:`save_run_config` had replaced, is put back. More epochs are
+    allowed where the learning-rate schedule does not span the epochs (OneCycleLR does).
 
     Args:
         output_dir: folder of the file.
@@ -120,8 +123,12 @@ class ResumeHandler:
         if not self.path.is_file():
             self._print(f"there is no {self.path}: the training starts from the beginning")
             return
-        state = _read(self.path)
-        self._load(trainer, state)
+        try:
+            state = _read(self.path)
+            self._load(trainer, state)
+        except Exception:
+            put_back_config(self.path.parent)
+            raise
         epoch, max_epochs = state["epoch"], trainer.state.max_epochs
         if state["stopped"] or epoch >= max_epochs:
             why = "was ended early" if state["stopped"] else "has finished"
@@ -158,19 +165,19 @@ class ResumeHandler:
         return {"optimizer": type(trainer.optimizer).__name__, "lr_scheduler": type(self.lr_scheduler).__name__}
 
     def _load(self, trainer: Engine, state: dict[str, Any]) -> None:
+        objects: dict[str, Any] = {"network": trainer.network, "optimizer": trainer.optimizer}
+        if self.lr_scheduler is not None:
+            objects["lr_scheduler"] = self.lr_scheduler
+        if trainer.scaler is not None and state["scaler"]:  # it is empty where mixed precision was off
+            objects["scaler"] = trainer.scaler
         try:
             self._check(trainer, state)
-            unwrap(trainer.network).load_state_dict(state["network"])
-            trainer.optimizer.load_state_dict(state["optimizer"])
+            Checkpoint.load_objects(objects, state)
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{self.path} is of a run with other settings: {_short(error)} Resume with the settings of its run, or "
                 "train anew with resume: false."
             ) from error
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        if trainer.scaler is not None and state["scaler"]:  # it is empty where mixed precision was off
-            trainer.scaler.load_state_dict(state["scaler"])
         trainer.state.epoch, trainer.state.iteration = state["epoch"], state["iteration"]
         self.evaluator.state.best_metric = state["best_metric"]
         self.evaluator.state.best_metric_epoch = state["best_metric_epoch"]

@@ -25,6 +25,8 @@ from .._version import __version__
 
 __all__ = ["save_run_config"]
 
+_before: dict[Path, bytes | None] = {}  # what stood where this process wrote a config; None: nothing
+
 
 class _Dumper(yaml.SafeDumper):
     """Writes what YAML has no form for, such as a device that a program set, as its text."""
@@ -120,6 +122,25 @@ def save_run_config(
     head = "".join(f"# {name}: {value}\n" for name, value in _environment(values).items())
     body = {name: value for name, value in values.items() if name != ConfigParser.meta_key}
     text = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    _before[path.resolve()] = path.read_bytes() if path.is_file() else None
     with replacing(path) as temporary:
         temporary.write_text(head + text, encoding="utf-8")
     return path
+
+
+def put_back_config(output_dir: PathLike, filename: str = "config.yaml") -> None:
+    """Undoes :func:`save_run_config` of this process: the run is refused, and what lies there is of the one before.
+
+    Args:
+        output_dir: folder of the result.
+        filename: of the file.
+    """
+    path = (Path(output_dir) / filename).resolve()
+    if path not in _before:
+        return
+    content = _before.pop(path)
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+import monai_crossd
 from monai_crossd.benchmarks import harness
 from monai_crossd.benchmarks.__main__ import find_suites, main
+from monai_crossd.benchmarks.output import append_csv, hardware_name
 from monai_crossd.benchmarks.published import FourierCrossDConv2d
-from monai_crossd.benchmarks.report import append_csv, hardware_name
 from monai_crossd.conv import CrossDConv2d
 
 TIMED = ("acs", "layers", "networks", "scaling", "table3")
@@ -24,7 +26,7 @@ def test_every_suite_is_found():
 
 @pytest.mark.parametrize("suite", TIMED)
 def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
-    rows = main([suite, "--quick", "--threads", "1", "--results", str(tmp_path)])
+    rows = main([suite, "--quick", "--threads", "1", "--output", str(tmp_path)])
     assert all(row["median_ms"] > 0 for row in rows)
     limits = [row for row in rows if row["contender"] == row["limit"]]
     assert limits
@@ -34,6 +36,16 @@ def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
         recorded = list(csv.DictReader(file))
     assert [row["contender"] for row in recorded] == [row["contender"] for row in rows]
     assert "median_ms" in capsys.readouterr().out
+
+
+def test_results_lie_below_the_working_directory_and_not_in_the_package(tmp_path, monkeypatch):
+    package = Path(monai_crossd.__file__).parent
+    before = {path: path.stat().st_mtime_ns for path in package.rglob("*") if "__pycache__" not in path.parts}
+    monkeypatch.chdir(tmp_path)
+    main(["layers", "--quick", "--threads", "1"])
+    written = [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()]
+    assert written == [Path("benchmark_results", hardware_name(), "layers.csv")]
+    assert {p: p.stat().st_mtime_ns for p in package.rglob("*") if "__pycache__" not in p.parts} == before
 
 
 def test_gpu_suite_runs_where_a_cpu_is_named():

@@ -24,7 +24,15 @@ from monai.transforms import Compose, EnsureTyped, Lambdad, RandFlipd, RandGauss
 from monai.utils import set_determinism
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_crossd.training import BestCheckpoint, EarlyStop, EpochSeed, HistoryHandler, ResumeHandler, StopOnNaN
+from monai_crossd.training import (
+    BestCheckpoint,
+    EarlyStop,
+    EpochSeed,
+    HistoryHandler,
+    ResumeHandler,
+    StopOnNaN,
+    save_run_config,
+)
 
 EPOCHS, BATCHES = 4, 3
 SHIFT = Compose([EnsureTyped(("image", "label")), Lambdad("image", lambda x: x + 1)])
@@ -284,12 +292,35 @@ OTHERS = {
 def test_checkpoint_of_other_settings(tmp_path, case):
     options, message = OTHERS[case]
     cut(tmp_path, 1)
-    before = (tmp_path / "last.pt").read_bytes()
+    save_run_config(tmp_path, {"run": "first"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    save_run_config(tmp_path, {"run": "second"})
     with pytest.raises(ValueError, match="is of a run with other settings: ") as raised:
         make(tmp_path, resume=True, **options).run()
     assert message in str(raised.value)
     assert "train anew with resume: false" in str(raised.value)
-    assert (tmp_path / "last.pt").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_config_is_that_of_the_last_run_that_was_not_refused(tmp_path, refused, earlier):
+    cut(tmp_path, 1)
+    for name in ["first", "second"][not earlier :]:
+        save_run_config(tmp_path, {"run": name})
+    save_run_config(tmp_path, {"run": "second"}, "evaluate_config.yaml")
+    trainer = make(tmp_path, resume=True, rate=0.5 if refused else 1e-2)
+    if refused:
+        with pytest.raises(ValueError, match="other settings"):
+            trainer.run()
+    else:
+        trainer.run()
+    texts = {path.name: path.read_text() for path in tmp_path.glob("*.yaml")}
+    assert "run: second" in texts.pop("evaluate_config.yaml")
+    if refused and not earlier:
+        assert texts == {}
+    else:
+        assert f"run: {'first' if refused else 'second'}" in texts["config.yaml"]
 
 
 @pytest.mark.parametrize(("epochs", "trained"), [(6, 6), (2, 2)])
