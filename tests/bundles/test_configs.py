@@ -216,5 +216,26 @@ def test_overlay_of_the_comparison_builds_a_network_of_its_own(tmp_path):
     assert not set(first.parameters()) & set(second.parameters())
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_every_option_is_explained(name):
+    """What stands before the labels is for the user: a comment beside it or above it."""
+    lines = (BUNDLES / name / "configs" / "train.yaml").read_text().splitlines()
+    options = [
+        (number, line)
+        for number, line in enumerate(lines[: next(i for i, line in enumerate(lines) if line.startswith("labels:"))])
+        if re.match(r"[a-z]", line) and not line.startswith("imports:")
+    ]
+    assert len(options) >= 20
+    assert [line for number, line in options if " # " not in line and not lines[number - 1].startswith("# ")] == []
+
+
+OVERLAYS = [path for path in sorted(BUNDLES.glob("*/configs/*")) if path.suffix in (".yaml", ".json")]
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: f"{path.parts[-3]}-{path.name}")
+def test_nothing_is_named_by_its_place_in_a_list(path):
+    assert not re.search(r"#\d|\.get\(", path.read_text())
+
+
 def test_no_python_in_bundles():
     assert not [path for path in BUNDLES.rglob("*") if path.suffix in (".py", ".ipynb")]
