@@ -5,11 +5,6 @@ A bundle asks its user for one word, ``dataset``; :func:`load_datalist` turns it
 into the names of the structures and :func:`class_weights` into weights for a loss.
 """
 
-from ..demo import EMBEDDED as EMBEDDED
-from ..demo import make_phantom as make_phantom
-from ..demo import prepare_demo as prepare_demo
-from ..demo import prepare_embedded as prepare_embedded
-from ..demo import prepare_phantoms as prepare_phantoms
 from .caches import CACHES, EvaluationSampler, build_dataloader, build_dataset
 from .checks import check_files, check_pairs
 from .data_sets import ImageSets, balanced_sampler

@@ -37,6 +37,9 @@ __all__ = [
     "build_dataset",
 ]
 
+HELD, REPLACED = 0.5, 0.1  # parts: of the items, and of those held
+CACHES = ("none", "ram", "disk", "smart", "gpu")
+
 
 class EvaluationSampler(DistributedSampler):
     """MONAI's DistributedSampler of every case once, in order; its error has no numbers.
@@ -105,9 +108,6 @@ class DeviceLoader(ThreadDataLoader):
         yield from buffer_iterator(batches(), self.buffer_size, self.buffer_timeout, self.repeats)
         if failed:
             raise failed[0]
-
-
-HELD, REPLACED = 0.5, 0.1  # parts: of the items, and of those held
 
 
 class SmartCache(GiveCopies, SmartCacheDataset):
@@ -188,9 +188,6 @@ class SmartLoader(DataLoader):
         if self.weights is not None:
             self.sampler.weights = torch.as_tensor(self.weights)[self.dataset.held()]
         yield from super().__iter__()
-
-
-CACHES = ("none", "ram", "disk", "smart", "gpu")
 
 
 def _check_device(device: torch.device) -> torch.device:

@@ -18,6 +18,7 @@ __all__ = [
     "case_name",
     "count_channels",
     "find_channels",
+    "group_channels",
     "pair_cases",
     "read_cases",
     "read_label_names",
@@ -27,6 +28,16 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>\d{4})")  # the case name, and the number of the channel
+
+_SECTIONS = {
+    **dict.fromkeys(("training", "train"), "training"),
+    **dict.fromkeys(("validation", "valid", "val"), "validation"),
+    "test": "test",
+}
+_COLUMNS = ("image", "label", "patient", "section")
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d))([ T]\d{1,2}:\d\d.*)?")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_FEW = 5  # classes; a list of fewer items may show one of each
 
 
 def case_name(path: Path) -> str:
@@ -229,17 +240,6 @@ def read_cases(content: dict[str, Any], path: Path) -> list[dict]:
     if not items:
         raise ValueError(f'{path}: "dataset" is {cases!r}; expected an object with a case for each name.')
     return items
-
-
-_SECTIONS = {
-    **dict.fromkeys(("training", "train"), "training"),
-    **dict.fromkeys(("validation", "valid", "val"), "validation"),
-    "test": "test",
-}
-_COLUMNS = ("image", "label", "patient", "section")
-_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](\d{4}|\d\d))([ T]\d{1,2}:\d\d.*)?")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_FEW = 5  # classes; a list of fewer items may show one of each
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:

@@ -25,6 +25,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+ON_ERROR = ("raise", "skip-and-report")
+THREADS = 4  # reading and unpacking run beside each other, and a volume each is in memory
+
 
 class PreparationError(RuntimeError):
     """An item that cannot be read or transformed.
@@ -148,10 +151,6 @@ class Preparation(Compose):
     def prepare(self, item: Any) -> Any:
         """Applies the deterministic part alone, as MONAI's data sets do for their caches."""
         return self(item, end=count_deterministic(self), threading=True)
-
-
-ON_ERROR = ("raise", "skip-and-report")
-THREADS = 4  # reading and unpacking run beside each other, and a volume each is in memory
 
 
 class Skipped(NamedTuple):

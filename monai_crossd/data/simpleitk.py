@@ -22,6 +22,12 @@ from .readers.npz import is_npz_path
 
 __all__ = ["SUFFIXES", "NpzReader", "SimpleITKReader", "SimpleITKWriter"]
 
+VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
+TIFF = (".tif", ".tiff")
+PICTURES = (".png", *TIFF)
+SUFFIXES = (*NIFTI, *VOLUMES, *PICTURES)
+SCALES = {255: np.uint8, 65535: np.uint16}
+
 
 def _check_same_grid(path: str, array: np.ndarray, header: dict, path0: str, array0: np.ndarray, header0: dict) -> None:
     rank = len(header0[MetaKeys.SPATIAL_SHAPE])
@@ -141,13 +147,6 @@ class SimpleITKReader(ImageReader):
         first[MetaKeys.ORIGINAL_AFFINE] = first[MetaKeys.AFFINE].copy()
         first["spacing"] = np.linalg.norm(first[MetaKeys.AFFINE][:3, : len(first[MetaKeys.SPATIAL_SHAPE])], axis=0)
         return array, first
-
-
-VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd")
-TIFF = (".tif", ".tiff")
-PICTURES = (".png", *TIFF)
-SUFFIXES = (*NIFTI, *VOLUMES, *PICTURES)
-SCALES = {255: np.uint8, 65535: np.uint16}
 
 
 class NpzReader(SimpleITKReader):

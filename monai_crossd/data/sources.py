@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _PARTS = {"training": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
+TASKS = ("segmentation", "classification")
+
 
 def _leaves(folder: Path, root: Path) -> dict[str, list[str]]:
     """Images of each folder that holds images or nothing, by its path below `root`; a series lies in its parent."""
@@ -137,9 +139,6 @@ def image_folder_datalist(
     if not items:
         raise ValueError(f'{path} has no image for section "{section}": make the folder, or add images to split.')
     return items
-
-
-TASKS = ("segmentation", "classification")
 
 
 @dataclass

@@ -20,6 +20,10 @@ from .readers.npz import is_npz_path
 
 __all__ = ["SECTIONS", "check_copies", "complete_sections", "draw_patients", "find_copies", "find_patients"]
 
+SECTIONS = ("training", "validation", "test")
+_DRAWS = 16  # the best of them is taken
+_ENOUGH = 2000  # patients drawn; of many patients one draw is as good as another
+
 
 def _files(image: str | Sequence[str]) -> list[Path]:
     """The files of an image, of its channels all."""
@@ -145,11 +149,6 @@ def _differ(label: str | Sequence[str], other: str | Sequence[str]) -> bool:
     if None in identities or identities[0] == identities[1]:
         return False
     return _content(label) != _content(other)
-
-
-SECTIONS = ("training", "validation", "test")
-_DRAWS = 16  # the best of them is taken
-_ENOUGH = 2000  # patients drawn; of many patients one draw is as good as another
 
 
 def find_patients(items: Sequence[dict], pattern: str | None = None) -> list[str]:

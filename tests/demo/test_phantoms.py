@@ -19,7 +19,7 @@ def digest(phantom) -> str:
 
 def test_a_subject_is_the_same_in_another_process():
     code = (
-        "import hashlib; from monai_crossd.data import make_phantom\n"
+        "import hashlib; from monai_crossd.demo import make_phantom\n"
         f"for modality in {MODALITIES!r}:\n"
         "    p = make_phantom(modality, 5, (32, 32, 8), seed=3)\n"
         "    print(hashlib.sha256(p.image.tobytes() + p.label.tobytes() + repr(p[2:]).encode()).hexdigest())"
