@@ -80,6 +80,7 @@ def transfer_checkpoint(
     depth_axis: int = -1,
     *,
     exclude: str | Sequence[str] = (),
+    part: str | None = None,
 ) -> TransferReport | None:
     """Fill a 3D network from the checkpoint of its 2D form and log what went over: what a bundle's config calls.
 
@@ -89,6 +90,8 @@ def transfer_checkpoint(
         method: how kernels are carried; "conv3d" carries nothing, whatever the path (from scratch).
         depth_axis: axis of the volume that runs through the slices.
         exclude: pattern or patterns of keys to leave alone.
+        part: path of a part of `net3d`, such as "encoder", which is filled alone where the file is of that part and not
+            of a whole network.
 
     Returns:
         The report of `transfer_weights`, or None from scratch.
@@ -103,6 +106,9 @@ def transfer_checkpoint(
         reason = "no 2D weights" if path is None else f"{method} takes no 2D weights"
         logger.info("%s: the network starts from scratch", reason)
         return None
-    report = transfer_weights(read_checkpoint(path), net3d, method, depth_axis, exclude=exclude)
+    state = read_checkpoint(path)
+    if part is not None and not any(f".{part}." in f".{key}" for key in state):
+        net3d = net3d.get_submodule(part)
+    report = transfer_weights(state, net3d, method, depth_axis, exclude=exclude)
     logger.info("from %s: %s", path, report.summary())
     return report

@@ -70,9 +70,10 @@ class VolumeToSlices(Transform, MultiSampleTrait):
 
     Args:
         axis: spatial axis across which the slices are cut; -1 is the slice axis of MONAI's volumes.
+        every: distance of the slices that are cut: 1 for all, k for each k-th from the first one on.
 
     Raises:
-        ValueError: when there is no such axis or the image is not (C, H, W, D).
+        ValueError: when there is no such axis, `every` is not a whole number above 0, or the image is not (C, H, W, D).
 
     Example:
         >>> slices = VolumeToSlices()(torch.zeros(1, 32, 24, 16))
@@ -80,8 +81,11 @@ class VolumeToSlices(Transform, MultiSampleTrait):
         (16, torch.Size([1, 32, 24]))
     """
 
-    def __init__(self, axis: int = -1) -> None:
+    def __init__(self, axis: int = -1, every: int = 1) -> None:
         self.axis = _check_axis(axis)
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}; expected a whole number of at least 1.")
+        self.every = every
 
     def __call__(self, img: NdarrayOrTensor) -> list[Tensor]:
         """Cut a volume (C, H, W, D)."""
@@ -91,7 +95,8 @@ class VolumeToSlices(Transform, MultiSampleTrait):
         in_plane = [axis for axis in range(3) if axis != self.axis]
         affine = volume_affine(volume, None, [*in_plane, self.axis, 3])
         slices = []
-        for number, array in enumerate(volume.as_subclass(torch.Tensor).unbind(self.axis + 1)):
+        arrays = volume.as_subclass(torch.Tensor).unbind(self.axis + 1)
+        for number, array in list(enumerate(arrays))[:: self.every]:
             place = affine.clone()
             place[:3, 3] += number * affine[:3, 2]
             # a copy, for a view would keep, and send to other processes, the whole volume
@@ -117,6 +122,8 @@ class VolumeToSlicesd(MapTransform, MultiSampleTrait):
         label_key: of a label map (1, H, W, D).
         num_classes: number of its labels, the background among them.
         axis: spatial axis across which the slices are cut.
+        every: distance of the slices that are cut: 1 for all, k for each k-th from the first one on, as people
+            annotate. Only what is in them is seen, so that labels elsewhere are not needed.
         skip_empty: leave out slices without a structure. The list is empty where no slice has one.
         allow_missing_keys: pass over keys that are not there.
 
@@ -140,6 +147,7 @@ class VolumeToSlicesd(MapTransform, MultiSampleTrait):
         axis: int = -1,
         skip_empty: bool = False,
         allow_missing_keys: bool = False,
+        every: int = 1,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if (label_key is None) != (num_classes is None) or (skip_empty and label_key is None):
@@ -149,7 +157,7 @@ class VolumeToSlicesd(MapTransform, MultiSampleTrait):
             )
         if num_classes is not None and num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}; expected at least 2, the background and one structure.")
-        self.cut = VolumeToSlices(axis)
+        self.cut = VolumeToSlices(axis, every)
         self.label_key = label_key
         self.num_classes = num_classes
         self.skip_empty = skip_empty
@@ -157,17 +165,19 @@ class VolumeToSlicesd(MapTransform, MultiSampleTrait):
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
         """Cut the volumes of `keys`."""
         slices = {key: self.cut(data[key]) for key in self.key_iterator(data)}
+        counts = {key: data[key].shape[self.cut.axis + 1] for key in slices}  # of all slices, also those left out
         found = {}
         if self.label_key is not None and self.num_classes is not None:
             found = self._describe(slice_fractions(data[self.label_key], self.num_classes, self.cut.axis))
-        counts = {key: len(values) for key, values in {**slices, **found}.items()}
+            counts |= {key: len(values) for key, values in found.items()}
+            found = {key: values[:: self.cut.every] for key, values in found.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"the volumes have different numbers of slices, {counts}: resample them to one grid.")
         # the label map itself does not go along with each slice unless it is cut
         shared = {key: value for key, value in data.items() if key not in slices and key != self.label_key}
         items = [
             {**shared, **{key: values[i] for key, values in {**slices, **found}.items()}}
-            for i in range(next(iter(counts.values()), 0))
+            for i in range(len(next(iter({**slices, **found}.values()), [])))
         ]
         if self.skip_empty:
             items = [item for item in items if item[f"{self.label_key}_dominant"]]

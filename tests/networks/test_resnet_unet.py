@@ -8,6 +8,7 @@ import torch
 
 from monai_crossd import transfer_weights
 from monai_crossd.conv import ACSConv3d, CrossDConv3d
+from monai_crossd.convert import transfer_checkpoint
 from monai_crossd.networks import ResNetUNet, build_resnet
 
 SMALL = {"model_name": "resnet10", "widen_factor": 0.125, "decoder_channels": (16, 8, 8, 4, 4)}
@@ -49,6 +50,46 @@ def test_encoder_takes_a_classifier():
     report = transfer_weights(classifier, net.encoder)
     assert report.share == 1
     assert set(report.skipped) == {"fc.weight", "fc.bias"}
+
+
+def trained_2d(conv: str, seed: int = 0) -> ResNetUNet:
+    """A 2D network whose batch norms have statistics of their own."""
+    torch.manual_seed(seed)
+    net = ResNetUNet(2, 1, 3, conv=conv, no_max_pool=True, **SMALL)
+    for _ in range(2):
+        net(torch.randn(4, 1, 24, 20) * 2 + 1)
+    return net.eval()
+
+
+@pytest.mark.parametrize(("conv", "method"), [("conv", "centre"), ("crossd", "crossd")])
+def test_a_2d_unet_fills_encoder_decoder_and_head_slice_by_slice(conv, method):
+    net2d = trained_2d(conv)
+    net3d = ResNetUNet(3, 1, 3, conv=conv, no_max_pool=True, conv1_t_stride=(2, 2, 1), **SMALL).eval()
+    report = transfer_weights(net2d, net3d, method)
+    assert report.share == 1
+    assert not report.initial
+    assert {key.partition(".")[0] for key in report.transferred} == {"encoder", "decoder", "head"}
+    volume = torch.randn(2, 1, 24, 20, 1).expand(-1, -1, -1, -1, 5)  # later strides mix slices, so all are one
+    assert net2d(volume[..., 0]).std() > 0.01
+    for part in net3d(volume).unbind(-1):
+        torch.testing.assert_close(part, net2d(volume[..., 0]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_fills_what_it_is_of(prefix, tmp_path):
+    """Of a 2D U-Net all, of a classifier the encoder."""
+    for net2d, parts in (
+        (trained_2d("crossd"), {"encoder", "decoder", "head"}),
+        (build_resnet("resnet10", "crossd", 2, widen_factor=0.125, num_classes=5), {"encoder"}),
+    ):
+        path = tmp_path / "weights.pt"
+        torch.save({prefix + key: value for key, value in net2d.state_dict().items()}, path)
+        net3d = ResNetUNet(3, 1, 3, **SMALL)
+        before = {key: value.clone() for key, value in net3d.state_dict().items()}
+        report = transfer_checkpoint(path, net3d, "crossd", part="encoder")
+        assert report.share == 1
+        changed = {key for key, value in net3d.state_dict().items() if not torch.equal(value, before[key])}
+        assert {key.partition(".")[0] for key in changed} == parts
 
 
 @pytest.mark.slow

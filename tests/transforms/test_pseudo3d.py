@@ -165,6 +165,8 @@ def test_frames_in_other_places():
         (lambda: RandVariantsToVolume(RandFlip(1.0), 0), "depth is 0"),
         (lambda: VolumeToSlices(3), "axis is 3; expected a spatial axis"),
         (lambda: VolumeToSlices()(torch.zeros(3, 4, 5)), r"expected \(C, H, W, D\)"),
+        (lambda: VolumeToSlices(every=0), "every is 0; expected a whole number of at least 1"),
+        (lambda: VolumeToSlicesd("image", every=1.5), "every is 1.5"),
         (lambda: VolumeToSlicesd("image", label_key="label"), "go together"),
         (lambda: VolumeToSlicesd("image", skip_empty=True), "skip_empty needs them"),
         (lambda: VolumeToSlicesd("image", label_key="label", num_classes=1), "num_classes is 1"),
@@ -289,6 +291,25 @@ def test_slice_labels():
     assert cut({"image": image((1, 2, 2, 5)), "label": label * 0}) == []
     with pytest.raises(ValueError, match=r"different numbers of slices, \{'image': 4, "):
         cut({**item, "image": image((1, 2, 2, 4))})
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_every_kth_slice(every, axis):
+    volume, label = image((1, 4, 5, 6)), torch.randint(0, 3, (1, 4, 5, 6), generator=torch.Generator().manual_seed(0))
+    whole = VolumeToSlicesd(["image", "label"], label_key="label", num_classes=3, axis=axis)
+    cut = VolumeToSlicesd(["image", "label"], label_key="label", num_classes=3, axis=axis, every=every)
+    expected = [one for k, one in enumerate(whole({"image": volume, "label": label})) if k % every == 0]
+    items = cut({"image": volume, "label": label})
+    assert len(items) == len(expected) == -(-volume.shape[axis + 1] // every)
+    for one, other in zip(items, expected, strict=True):
+        for key in ("image", "label", "label_present"):
+            assert torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key]))
+        assert one["image"].meta["patch_index"] == other["image"].meta["patch_index"]
+        np.testing.assert_allclose(one["image"].affine, other["image"].affine)
+        assert one["label_dominant"] == other["label_dominant"]
+    with pytest.raises(ValueError, match="different numbers of slices"):  # also where as many are cut
+        cut({"image": volume, "label": torch.cat([label, label.narrow(axis + 1, 0, 1)], axis + 1)})
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
