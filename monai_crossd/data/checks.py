@@ -65,6 +65,13 @@ def check_files(items: Sequence[dict], spatial_dims: int | None = None) -> None:
     Raises:
         FileNotFoundError: When a file does not exist.
         ValueError: When a file cannot be read, or an image has other dimensions.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (8, 8)).save(f"{folder}/a.png")
+        ...     check_files([{"image": f"{folder}/a.png"}], spatial_dims=2)  # nothing to complain about
     """
     for _, error in find_faults(items, spatial_dims=spatial_dims):
         raise error
@@ -79,6 +86,20 @@ def check_pairs(items: Sequence[dict]) -> None:
     Raises:
         FileNotFoundError: When a file does not exist.
         ValueError: When a file cannot be read, or a label map has another shape or affine than its image.
+
+    Example:
+        >>> import nibabel
+        >>> import numpy as np
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name, depth in (("image", 4), ("label", 3)):
+        ...         image = nibabel.Nifti1Image(np.zeros((8, 8, depth), np.uint8), np.eye(4))
+        ...         nibabel.save(image, f"{folder}/{name}.nii.gz")
+        ...     try:
+        ...         check_pairs([{"image": f"{folder}/image.nii.gz", "label": f"{folder}/label.nii.gz"}])
+        ...     except ValueError as error:
+        ...         "(8, 8, 3)" in str(error)
+        True
     """
     for _, error in find_faults(items, pairs=True):
         raise error

@@ -108,6 +108,19 @@ def load_datalist(
         ValueError: When an argument is unknown, the data set cannot be understood or is too small to split, a patient
             or an image is in two sections, an image has two labels, cannot be read or has other dimensions, or a label
             map lies on another grid than its image.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     for number in range(10):
+        ...         path = Path(folder, "cyst" if number % 2 else "healthy", f"{number}.png")
+        ...         path.parent.mkdir(exist_ok=True)
+        ...         Image.new("L", (8, 8), number).save(path)
+        ...     items = load_datalist(folder, "training", "classification")
+        ...     held_out = load_datalist(folder, "validation", "classification")
+        >>> len(items), sorted((Path(item["image"]).parent.name, item["label"]) for item in held_out)
+        (8, [('cyst', 0), ('healthy', 1)])
     """
     look_up_option(section, SECTIONS)
     look_up_option(on_error, ON_ERROR)
@@ -211,7 +224,7 @@ def load_labels(
     on_error: str = "raise",
     nested: bool = False,
 ) -> dict[int, str]:
-    """Names of a data set's labels by number, 0 being the background in segmentation and the first class otherwise.
+    r"""Names of a data set's labels by number, 0 being the background in segmentation and the first class otherwise.
 
     Where a segmentation data set names none, its label maps are read and their numbers are the names; where a .csv
     or .npz file gives classes by numbers alone, they are "class 0", "class 1", ...
@@ -230,6 +243,13 @@ def load_labels(
         FileNotFoundError: When the data set does not exist.
         ValueError: When a classification data set does not name its labels, the numbers are not 0, 1, 2, ..., or a file
             that has to be read for them cannot be.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "list.csv").write_text("image,label\na.png,cyst\nb.png,healthy\n")
+        ...     load_labels(f"{folder}/list.csv", "classification")
+        {0: 'cyst', 1: 'healthy'}
     """
     look_up_option(on_error, ON_ERROR)
     if _is_list(dataset):

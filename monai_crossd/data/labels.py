@@ -90,6 +90,16 @@ def class_weights(items: Sequence[dict], num_classes: int, power: float = 0.5) -
 
     Raises:
         ValueError: When a label map holds a number that is no class, or none holds anything but background.
+
+    Example:
+        >>> import nibabel
+        >>> import numpy as np
+        >>> from tempfile import TemporaryDirectory
+        >>> voxels = np.array([[[0, 0, 0, 0], [0, 0, 0, 1]]], np.uint8)
+        >>> with TemporaryDirectory() as folder:
+        ...     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), f"{folder}/label.nii.gz")
+        ...     class_weights([{"label": f"{folder}/label.nii.gz"}], num_classes=2, power=1)
+        tensor([0.5714, 4.0000])
     """
     counts = torch.zeros(num_classes, dtype=torch.float64)
     binary = False

@@ -162,5 +162,13 @@ def read_shape(path: PathLike) -> tuple[int, ...]:
     Raises:
         FileNotFoundError: When ``path`` does not exist.
         ValueError: When it cannot be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     Image.new("L", (8, 6)).save(f"{folder}/a.png")
+        ...     read_shape(f"{folder}/a.png")
+        (8, 6)
     """
     return open_image(path).grid()[0]
