@@ -82,17 +82,9 @@ def embed_planes(weight: Tensor, kernel_size: Size | None = None) -> Tensor:
 
 
 def acs_conv3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
-    kernel_size: Size | None = None,
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
+    dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", kernel_size: Size | None = None,
+) -> Tensor:  # fmt: skip
     """3D convolution with 2D kernels over three views: equal to conv3d with `embed_planes(weight)`.
 
     On a CPU at a third of its operations; on CUDA it is that conv3d, which is faster there.

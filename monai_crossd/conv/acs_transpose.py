@@ -116,36 +116,17 @@ def embed_planes_transposed(weight: Tensor, groups: int = 1, kernel_size: Size |
     return rows_of(embed_planes(rows_of(weight, groups), kernel_size), groups)
 
 
-def acs_conv_transpose3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-    *,
-    kernel_size: Size | None = None,
-) -> Tensor:
+def acs_conv_transpose3d(  # noqa: D417
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: Size = 0,
+    output_padding: Size = 0, groups: int = 1, dilation: Size = 1, *, kernel_size: Size | None = None,
+) -> Tensor:  # fmt: skip
     """Transposed 3D convolution with 2D kernels over three views: conv_transpose3d with `embed_planes_transposed`.
 
+    Arguments, in their order, and output are those of torch.nn.functional.conv_transpose3d, but for
+
     Args:
-        x: (B, C, H, W, D).
         weight: (C, O/groups, kh, kw).
-        bias: (O,) or None.
-        stride: As in torch.nn.functional.conv_transpose3d, like all up to `dilation`, in its order.
-        padding: Ints.
-        output_padding: Ints, below stride or dilation.
-        groups: Any number.
-        dilation: Ints.
         kernel_size: 3D kernel size that the 2D kernels serve; a cube by default.
-
-    Returns:
-        (B, O, H', W', D').
-
-    Raises:
-        ValueError: If a shape or an argument does not fit, with its value.
 
     Example:
         >>> acs_conv_transpose3d(torch.randn(1, 4, 4, 4, 4), torch.randn(4, 6, 3, 3), stride=2).shape

@@ -48,17 +48,9 @@ def check_shift(x: Tensor, shift: Tensor) -> None:
 
 
 def crossd_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
-) -> Tensor:
+    x: Tensor, weight: Tensor, shift: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
+    dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros",
+) -> Tensor:  # fmt: skip
     """2D convolution of each sample with the middle slice of the bank shifted by that sample's shift.
 
     y[b] = conv2d(x[b], crossd_kernel2d(weight, shift)[b]).

@@ -47,46 +47,24 @@ def crossd3d(
     return mixed_conv(x, weight, mixing, bias, geometry)
 
 
-def crossd_conv3d(
-    x: Tensor,
-    weight: Tensor,
-    shift: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
-    depth_axis: int = -1,
-    placement: str = "centre",
-    gate: Tensor | None = None,
-) -> Tensor:
+def crossd_conv3d(  # noqa: D417
+    x: Tensor, weight: Tensor, shift: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
+    dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", depth_axis: int = -1,
+    placement: str = "centre", gate: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """3D convolution of each volume with its effective 2D kernel, set in the slice plane or spread over the depth.
 
     The output is that of a conv3d whose kernel has the bank's depth on `depth_axis`: the effective kernel stands in its
     centre slice ("centre") or, divided by the depth, in every slice ("spread").
 
+    Arguments and errors are those of `crossd_conv2d`, sizes in the order of the axes of `x`, and
+
     Args:
         x: (B, C, H, W, D).
-        weight: As for `crossd_conv2d`, like all up to `padding_mode`; sizes in the order of the axes of `x`.
-        shift: (B, 3), or (1, 3) for one shift for all volumes.
-        bias: (O,) or None.
-        stride: One or three.
-        padding: Ints, "same" or "valid".
-        dilation: One or three.
-        groups: Number that divides both channel counts.
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
         depth_axis: Spatial axis of `x` that runs through the slices, MONAI's is the last.
         placement: "centre" or "spread".
         gate: (2, C), with "centre": the slices before and after the centre hold the kernel too, times the gate of the
             input channel. None: they are empty.
-
-    Returns:
-        (B, O, H', W', D').
-
-    Raises:
-        ValueError: If a shape or an argument does not fit, with its value.
     """
     axis = spatial_axis(depth_axis)
     check_word("placement", placement, PLACEMENTS[:2])

@@ -23,40 +23,20 @@ def planar(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, a
     return convolve(x, weight.unsqueeze(axis + 2), bias, flat_across(geometry, axis))
 
 
-def planar_conv3d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
-    plane: int = -1,
-    depth: int | None = None,
-) -> Tensor:
+def planar_conv3d(  # noqa: D417
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
+    dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", plane: int = -1, depth: int | None = None,
+) -> Tensor:  # fmt: skip
     """3D convolution with a 2D kernel that is flat across axis `plane` and stands in the centre of a 3D kernel there.
 
     Equal to conv3d with `centre_kernel(weight, depth, plane)`, at 1/depth of its operations.
 
+    Arguments, output and errors are those of `acs_conv3d`, but for
+
     Args:
-        x: As for `acs_conv3d`, like all but `plane` and `depth`.
         weight: (O, C/groups, kh, kw), for the two other axes in their order.
-        bias: (O,) or None.
-        stride: One or three.
-        padding: Ints, "same" or "valid".
-        dilation: One or three.
-        groups: Number that divides both channel counts.
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
         plane: Spatial axis that the kernel is flat across.
         depth: Size of the 3D kernel across the plane, for which `padding` is meant; kh by default.
-
-    Returns:
-        (B, O, H', W', D').
-
-    Raises:
-        ValueError: If a shape or an argument does not fit, with its value.
 
     Example:
         >>> import torch

@@ -50,19 +50,15 @@ def _check_view_weight(weight: Tensor, view_weight: Tensor | None) -> None:
         raise ValueError(f"view_weight must be ({weight.shape[0]}, 3), got shape {list(view_weight.shape)}.")
 
 
-def embed_views(weight: Tensor, view_weight: Tensor | None = None, kernel_size: Size | None = None) -> Tensor:
+def embed_views(  # noqa: D417
+    weight: Tensor, view_weight: Tensor | None = None, kernel_size: Size | None = None
+) -> Tensor:
     """Dense 3D kernel of a soft ACS weight: each 2D kernel in the centre planes of all three views, weighted and added.
 
+    Arguments and result are those of `embed_planes`, but for
+
     Args:
-        weight: (O, I, kh, kw).
         view_weight: (O, 3), weight of each view; a third each by default.
-        kernel_size: 3D kernel size; a cube by default.
-
-    Returns:
-        (O, I, k1, k2, k3).
-
-    Raises:
-        ValueError: If the shapes do not fit.
 
     Example:
         >>> embed_views(torch.ones(1, 1, 3, 3))[0, 0, 1]
@@ -75,39 +71,18 @@ def embed_views(weight: Tensor, view_weight: Tensor | None = None, kernel_size: 
     return dense_views(weight, view_weight, list(size))
 
 
-def soft_acs_conv3d(
-    x: Tensor,
-    weight: Tensor,
-    view_weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    stride: Size = 1,
-    padding: str | Size = 0,
-    dilation: Size = 1,
-    groups: int = 1,
-    *,
-    padding_mode: str = "zeros",
+def soft_acs_conv3d(  # noqa: D417
+    x: Tensor, weight: Tensor, view_weight: Tensor | None = None, bias: Tensor | None = None, stride: Size = 1,
+    padding: str | Size = 0, dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros",
     kernel_size: Size | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """3D convolution with 2D kernels over all three views: conv3d with `embed_views(weight, view_weight)`.
 
+    Arguments, output and errors are those of `acs_conv3d`, but for
+
     Args:
-        x: As for `acs_conv3d`, like all but `view_weight`.
-        weight: (O, C/groups, kh, kw).
         view_weight: (O, 3), weight of each view, used as it is (SoftACSConv3d takes a softmax first); a third each by
             default, which is mean ACS.
-        bias: (O,) or None.
-        stride: One or three.
-        padding: Ints, "same" or "valid".
-        dilation: One or three.
-        groups: Any number.
-        padding_mode: "zeros", "reflect", "replicate" or "circular".
-        kernel_size: 3D kernel size that the 2D kernels serve; a cube by default.
-
-    Returns:
-        (B, O, H', W', D').
-
-    Raises:
-        ValueError: If a shape or an argument does not fit, with its value.
 
     Example:
         >>> soft_acs_conv3d(torch.randn(1, 2, 8, 8, 8), torch.randn(6, 2, 3, 3), padding=1).shape
