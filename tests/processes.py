@@ -17,8 +17,8 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["pytest", "monai.bundle", "monai_crossd.data", "monai_crossd.training"])
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["pytest", "monai.bundle", "monai_crossd.data", "monai_crossd.training"])
 
 
 def _main(function: Callable, arguments: tuple, folder: str, files: list[str], environment: dict[str, str]) -> None:
@@ -51,7 +51,7 @@ def start(
     """Starts `function(*arguments)` in a process of its own; its output goes to the end of `log` and of `errors`."""
     files = [str(file) for file in (log, errors or log) if file is not None]
     place = str(folder or Path.cwd()), files, dict(os.environ)
-    process = _context.Process(target=_main, args=(function, arguments, *place))
+    process = context.Process(target=_main, args=(function, arguments, *place))
     process.start()
     return process
 

@@ -407,7 +407,7 @@ def test_absent_and_foreign_files(tmp_path):
         SimpleITKReader,
         SimpleITKReader(),
     ],
-    ids=str,
+    ids=["public name", "name", "class", "instance"],
 )
 def test_by_name_class_and_instance(tmp_path, reader):
     sitk.WriteImage(sitk.GetImageFromArray(numbers((6, 5, 4))), str(tmp_path / "image.mha"))

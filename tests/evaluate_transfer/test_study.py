@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import yaml
@@ -42,6 +44,12 @@ CONFIG = {
     "finetuning": {"epochs": 1, "learning_rate": 0.01, "batch_size": 4},
 }
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def _forked(monkeypatch):
+    """Processes that are spawned import torch for six seconds each; some tests do without."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: processes.context)
 
 
 def changed(**values):
@@ -134,6 +142,8 @@ def test_killed_it_goes_on_where_it_was(tmp_path):
     assert rows == fresh
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_forked")
 def test_cells_of_other_settings_are_not_mixed(tmp_path):
     study = read_study(changed(seeds=[0], methods=["conv2d-i3d"], modes=["linear_probe"]))
     run_study(study, tmp_path)
@@ -145,6 +155,8 @@ def test_cells_of_other_settings_are_not_mixed(tmp_path):
         run_study(deeper, tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_forked")
 def test_a_cell_that_fails_is_named_and_the_others_are_kept(tmp_path):
     short = {"name": "three", "folds": 5, **DEEP}  # 12 subjects of three classes are too few for five folds
     study = read_study(
@@ -180,6 +192,8 @@ def test_what_is_wrong_with_a_study_is_named_before_it_runs(values, says):
         read_study(changed(**values))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_forked")
 def test_a_preset_runs_what_is_there_and_reports_what_is_missing(tmp_path):
     """Volumes in the paper's layout, weights of a file; BUSV lies there as class folders of small volumes."""
     set_ = prepare_phantoms("us", tmp_path / "made", "classification", 8, (16, 16, 8), num_classes=2)
