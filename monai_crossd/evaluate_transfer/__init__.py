@@ -1,59 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether 2D pretraining helps in 3D: the same folds for every initialisation, and what differs significantly."""
+"""Whether 2D pretraining helps in 3D: scores by number of labelled volumes, or on many data sets as in the paper."""
 
-from .folds import draw_per_class, make_folds
-from .learning import Schedule, fine_tune, fit
-from .methods import METHODS, PRETRAININGS, Method, initialise
-from .metrics import TABLE1_METRICS, table1_metrics
-from .paired_test import holm, resampled_t
-from .paper import PRESETS, LocatedDataset, paper_dataset, paper_transforms, read_published
+from .comparisons import compare_averages, compare_methods, make_tables, resampled_t, summarise
+from .curve import CurveStudy, Initialisation, read_curve
+from .curve_report import compare_curves, curve_points, save_curve, write_curve_report
+from .curve_runner import run_curve
+from .methods import METHODS, Method, initialise
+from .paper import PRESETS, paper_dataset, paper_transforms, preset_studies, read_published
 from .paper_datasets import PAPER_DATASETS, PaperDataset
 from .plot import save_plot
-from .preset import PresetStudy, preset_studies
-from .report import format_cost, format_report, write_report
+from .report import write_report
 from .runner import run_study
-from .statistics import Comparison, Summary, compare_averages, compare_methods, summarise
-from .study import Cell, DataSpec, Source, Study, read_study
-from .tables import Table, make_tables
+from .scores import table1_metrics, weighted_score
+from .study import DataSpec, Source, Study, read_study
 
 __all__ = [
     "METHODS",
     "PAPER_DATASETS",
     "PRESETS",
-    "PRETRAININGS",
-    "TABLE1_METRICS",
-    "Cell",
-    "Comparison",
+    "CurveStudy",
     "DataSpec",
-    "LocatedDataset",
+    "Initialisation",
     "Method",
     "PaperDataset",
-    "PresetStudy",
-    "Schedule",
     "Source",
     "Study",
-    "Summary",
-    "Table",
     "compare_averages",
+    "compare_curves",
     "compare_methods",
-    "draw_per_class",
-    "fine_tune",
-    "fit",
-    "format_cost",
-    "format_report",
-    "holm",
+    "curve_points",
     "initialise",
-    "make_folds",
     "make_tables",
     "paper_dataset",
     "paper_transforms",
     "preset_studies",
+    "read_curve",
     "read_published",
     "read_study",
     "resampled_t",
+    "run_curve",
     "run_study",
+    "save_curve",
     "save_plot",
     "summarise",
     "table1_metrics",
+    "weighted_score",
+    "write_curve_report",
     "write_report",
 ]

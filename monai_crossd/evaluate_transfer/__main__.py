@@ -20,12 +20,10 @@ from .curve import curve_cells, read_curve
 from .curve_report import write_curve_report
 from .curve_runner import read_results, run_curve
 from .methods import METHODS
-from .paper import read_published
+from .paper import preset_studies, read_published
 from .plot import save_plot
-from .preset import preset_studies
-from .pretrain import weights_path
 from .report import write_report
-from .runner import read_rows, run_study
+from .runner import read_rows, run_study, weights_path
 from .study import Study, list_cells, read_study
 
 logger = logging.getLogger(__name__)

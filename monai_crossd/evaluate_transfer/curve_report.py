@@ -27,9 +27,10 @@ from monai.config import PathLike
 from .._replacing import replacing
 from ..training.scores import write_csv
 from ..visualize.figures import need_matplotlib, save_figure
-from .curve import ALL, CurveStudy, matching
-from .paired_test import holm
+from .comparisons import holm
+from .curve import CurveStudy, matching
 from .scores import Result, metric_names, patient_weights, weighted_score
+from .split import ALL
 
 __all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "save_curve", "write_curve_report"]
 

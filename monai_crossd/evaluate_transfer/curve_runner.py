@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from .._replacing import replacing
 from ..conv import use_conv
 from ..convert import conv_of, read_checkpoint, transfer_weights
-from .curve import CurveCell, CurveStudy, Initialisation, curve_cells, draw_cases
+from .curve import CurveCell, CurveStudy, Initialisation, curve_cells
 from .learning import augment, endless_batches, learn, predict
 from .load import Items, Volumes, load_items, load_volumes
+from .split import draw_cases
 
 __all__ = ["build_network", "read_results", "run_curve", "run_curve_cell"]
 

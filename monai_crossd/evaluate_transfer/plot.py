@@ -11,8 +11,7 @@ import numpy as np
 from monai.config import PathLike
 
 from ..visualize.figures import need_matplotlib, save_figure
-from .paired_test import resampled_t
-from .statistics import Cells, Row, cells_by_method
+from .comparisons import Cells, Row, cells_by_method, resampled_t, split_ratio
 
 __all__ = ["save_plot"]
 
@@ -35,8 +34,7 @@ def _interval(cells: Cells, metric: str) -> tuple[float, float] | None:
     values = [float(row[metric]) for row in cells.values()]
     if len(values) < 2 or np.ptp(values) < 1e-9:
         return None
-    ratio = float(np.mean([float(row["n_test"]) / float(row["n_train"]) for row in cells.values()]))
-    return resampled_t(values, ratio)[:2]
+    return resampled_t(values, split_ratio(cells.values()))[:2]
 
 
 def _draw(axes: Any, y: float, cells: Cells, metric: str, colour: str, marker: str) -> None:

@@ -12,8 +12,7 @@ from monai.config import PathLike
 
 from .._replacing import replacing
 from ..training.scores import write_csv
-from .statistics import AVERAGE, Comparison, Row
-from .tables import Table, make_tables
+from .comparisons import AVERAGE, Comparison, Row, Table, make_tables
 
 __all__ = ["format_cost", "format_report", "write_report"]
 

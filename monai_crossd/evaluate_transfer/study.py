@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from monai.utils import look_up_option
 
 from ..training import FINETUNE_MODES
-from .folds import count_folds
 from .learning import Schedule
 from .methods import METHODS, PRETRAININGS
-from .metrics import TABLE1_METRICS
 from .paper_datasets import PAPER_DATASETS
+from .scores import TABLE1_METRICS
+from .split import count_folds
 
 __all__ = ["Cell", "DataSpec", "Source", "Study", "list_cells", "read_study"]
 

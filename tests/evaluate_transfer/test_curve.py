@@ -10,10 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,7 +20,7 @@ from filelock import FileLock
 from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.evaluate_transfer.__main__ import main
-from monai_crossd.evaluate_transfer.curve import curve_cells, draw_cases, read_curve
+from monai_crossd.evaluate_transfer.curve import curve_cells, read_curve
 from monai_crossd.evaluate_transfer.curve_runner import build_network, carry, crop, read_results, result_path, run_curve
 from monai_crossd.networks import ResNetUNet, build_resnet
 
@@ -251,44 +249,6 @@ def test_cells_of_other_settings_are_not_mixed(data, tmp_path):
     torch.save(build_resnet(**SMALL, conv="conv", num_classes=5).state_dict(), weights)
     with pytest.raises(ValueError, match=r"holds cells with initialisation plain-i3d .*sha256"):
         run_curve(read_curve(config(data, "classification", **values)), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("count", "sizes", "expected"),
-    [
-        (2, [90, 10], [1, 1]),
-        (10, [90, 10], [9, 1]),
-        (8, [89, 11], [7, 1]),
-        (3, [98, 1, 1], [1, 1, 1]),
-        (6, [50, 30, 20], [3, 2, 1]),
-        (99, [90, 10], [89, 10]),
-        (100, [90, 10], [90, 10]),
-        ("all", [90, 10], [90, 10]),
-    ],
-)
-def test_every_class_has_its_share_and_at_least_one(count, sizes, expected):
-    classes = np.repeat(np.arange(len(sizes)), sizes)
-    pool = np.arange(len(classes))
-    drawn = draw_cases(pool, count, 3, classes)
-    assert len(set(drawn)) == len(drawn)
-    assert np.bincount(classes[drawn]).tolist() == expected
-    assert draw_cases(pool, count, 3, classes).tolist() == drawn.tolist()
-
-
-def test_few_volumes_are_among_more_and_seeds_differ():
-    pool = np.arange(5, 60)
-    draws = [set(draw_cases(pool, count, 1)) for count in (2, 4, 8, 55)]
-    assert all(few < more for few, more in pairwise(draws))
-    assert draws[-1] == set(pool)
-    assert draws[0] != set(draw_cases(pool, 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("count", "classes", "says"), [(9, None, "has 9, and the data set 8 volumes"), (1, [0, 1] * 4, "2 classes: each")]
-)
-def test_more_volumes_than_there_are_and_fewer_than_classes(count, classes, says):
-    with pytest.raises(ValueError, match=says):
-        draw_cases(np.arange(8), count, 0, classes)
 
 
 def test_a_crop_is_a_block_of_image_and_label_map_alike():

@@ -9,7 +9,7 @@ from monai.utils import OptionalImportError
 from PIL import Image, ImageColor
 
 from monai_crossd.evaluate_transfer import plot
-from monai_crossd.evaluate_transfer.paired_test import resampled_t
+from monai_crossd.evaluate_transfer.comparisons import resampled_t
 from monai_crossd.evaluate_transfer.plot import save_plot
 
 

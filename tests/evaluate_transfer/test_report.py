@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from monai_crossd.evaluate_transfer.comparisons import compare_averages, compare_methods, make_tables
 from monai_crossd.evaluate_transfer.paper import read_published
 from monai_crossd.evaluate_transfer.report import format_cost, format_report, write_report
-from monai_crossd.evaluate_transfer.statistics import compare_averages, compare_methods
-from monai_crossd.evaluate_transfer.tables import make_tables
 
 # data sets as they come, not by modality; scores by method are the sum of the data set's and the method's
 DATASETS = {"chest": ("CT", 0.6), "spine": ("MR", 0.5), "organc": ("CT", 0.7)}

@@ -22,7 +22,7 @@ from torch import nn
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.evaluate_transfer.__main__ import main
 from monai_crossd.evaluate_transfer.methods import METHODS, build_2d, initialise
-from monai_crossd.evaluate_transfer.preset import preset_studies
+from monai_crossd.evaluate_transfer.paper import preset_studies
 from monai_crossd.evaluate_transfer.runner import cell_path, run_study
 from monai_crossd.evaluate_transfer.study import list_cells, read_study
 

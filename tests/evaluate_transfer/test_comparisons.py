@@ -9,8 +9,14 @@ import pytest
 from monai.utils import OptionalImportError
 from scipy import stats
 
-from monai_crossd.evaluate_transfer.paired_test import holm, resampled_t
-from monai_crossd.evaluate_transfer.statistics import AVERAGE, compare_averages, compare_methods, summarise
+from monai_crossd.evaluate_transfer.comparisons import (
+    AVERAGE,
+    compare_averages,
+    compare_methods,
+    holm,
+    resampled_t,
+    summarise,
+)
 
 METHODS = ("conv2d-i3d", "random", "crossd-dynamic", "crossd-bank")
 
@@ -244,3 +250,18 @@ def test_missing_scipy_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(OptionalImportError, match="pip install scipy"):
         resampled_t([0.1, 0.2], 0.0)
+
+
+def test_a_split_that_never_changes_is_not_corrected():
+    """Cells of an official split have one test set: Student's paired test over them."""
+    rows = make_cells(datasets=("ct",), folds=1)
+    corrected = compare_methods(rows, METHODS[0], "f1")
+    plain = compare_methods([{**row, "resampled": False} for row in rows], METHODS[0], "f1")
+    for one, other in zip(corrected, plain, strict=True):
+        of = {
+            method: np.array([row["f1"] for row in rows if row["method"] == method])
+            for method in (one.method, METHODS[0])
+        }
+        assert other.p == pytest.approx(stats.ttest_rel(of[one.method], of[METHODS[0]]).pvalue)
+        assert one.p > other.p
+        assert one.difference == other.difference

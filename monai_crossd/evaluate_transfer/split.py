@@ -11,7 +11,9 @@ from monai.utils import optional_import
 StratifiedKFold, _ = optional_import("sklearn.model_selection", name="StratifiedKFold")
 StratifiedGroupKFold, _ = optional_import("sklearn.model_selection", name="StratifiedGroupKFold")
 
-__all__ = ["count_folds", "draw_per_class", "make_folds"]
+__all__ = ["ALL", "count_folds", "draw_cases", "draw_per_class", "make_folds"]
+
+ALL = "all"
 
 FOLDS = ("official", "swap")
 
@@ -98,4 +100,44 @@ def draw_per_class(indices: np.ndarray, labels: Sequence[int], count: int | None
         return indices
     classes, rng = np.asarray(labels)[indices], np.random.default_rng(seed)
     drawn = [rng.permutation(indices[classes == c])[:count] for c in np.unique(classes)]
+    return np.sort(np.concatenate(drawn))
+
+
+def draw_cases(pool: np.ndarray, count: int | str, seed: int, classes: Sequence[int] | None = None) -> np.ndarray:
+    """The labelled volumes of a cell: those of a smaller number are among those of a larger one, but for rounding.
+
+    Args:
+        pool: indices to draw from.
+        count: how many; "all" takes all.
+        seed: of the draw.
+        classes: of every item of the data set, for a draw in which each class has its share, and at least one.
+
+    Raises:
+        ValueError: If the pool has fewer, or there are more classes than volumes to draw.
+
+    Example:
+        >>> draw_cases(np.arange(10), 2, seed=0, classes=[0] * 9 + [1])[-1].item()
+        9
+    """
+    if count == ALL:
+        return np.sort(pool)
+    number, rng = int(count), np.random.default_rng(seed)
+    if number > len(pool):
+        raise ValueError(
+            f"train_cases has {number}, and the data set {len(pool)} volumes to learn from: ask for fewer."
+        )
+    if classes is None:
+        return np.sort(rng.permutation(pool)[:number])
+    of = np.asarray(classes)[pool]
+    kinds, sizes = np.unique(of, return_counts=True)
+    if number < len(kinds):
+        raise ValueError(f"train_cases has {number}, and the data set {len(kinds)} classes: each needs a volume.")
+    shares = sizes * number / len(pool)
+    counts = np.maximum(1, shares.astype(int))
+    while counts.sum() != number:  # largest shortfall first, or largest excess of a class with more than one
+        off = shares - counts
+        step = 1 if counts.sum() < number else -1
+        allowed = counts < sizes if step == 1 else counts > 1
+        counts[np.where(allowed, step * off, -np.inf).argmax()] += step
+    drawn = [rng.permutation(pool[of == kind])[:n] for kind, n in zip(kinds, counts, strict=True)]
     return np.sort(np.concatenate(drawn))

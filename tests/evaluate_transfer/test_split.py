@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_crossd.evaluate_transfer.folds import count_folds, draw_per_class, make_folds
+from monai_crossd.evaluate_transfer.split import count_folds, draw_cases, draw_per_class, make_folds
 
 SECTIONS = ["training"] * 5 + ["validation"] * 3 + ["test"] * 2
 
@@ -63,3 +65,41 @@ def test_items_per_class():
     assert set(drawn) <= set(range(1, 11))
     assert drawn.tolist() != draw_per_class(np.arange(1, 11), labels, 3, seed=2).tolist()
     assert draw_per_class(np.arange(4), labels, None, seed=0).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "expected"),
+    [
+        (2, [90, 10], [1, 1]),
+        (10, [90, 10], [9, 1]),
+        (8, [89, 11], [7, 1]),
+        (3, [98, 1, 1], [1, 1, 1]),
+        (6, [50, 30, 20], [3, 2, 1]),
+        (99, [90, 10], [89, 10]),
+        (100, [90, 10], [90, 10]),
+        ("all", [90, 10], [90, 10]),
+    ],
+)
+def test_every_class_has_its_share_and_at_least_one(count, sizes, expected):
+    classes = np.repeat(np.arange(len(sizes)), sizes)
+    pool = np.arange(len(classes))
+    drawn = draw_cases(pool, count, 3, classes)
+    assert len(set(drawn)) == len(drawn)
+    assert np.bincount(classes[drawn]).tolist() == expected
+    assert draw_cases(pool, count, 3, classes).tolist() == drawn.tolist()
+
+
+def test_few_volumes_are_among_more_and_seeds_differ():
+    pool = np.arange(5, 60)
+    draws = [set(draw_cases(pool, count, 1)) for count in (2, 4, 8, 55)]
+    assert all(few < more for few, more in pairwise(draws))
+    assert draws[-1] == set(pool)
+    assert draws[0] != set(draw_cases(pool, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("count", "classes", "says"), [(9, None, "has 9, and the data set 8 volumes"), (1, [0, 1] * 4, "2 classes: each")]
+)
+def test_more_volumes_than_there_are_and_fewer_than_classes(count, classes, says):
+    with pytest.raises(ValueError, match=says):
+        draw_cases(np.arange(8), count, 0, classes)
