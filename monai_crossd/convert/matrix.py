@@ -29,7 +29,7 @@ COLUMNS = {
     "centre": "plain 3D network, filled from 2D",
     "crossd": '`use_conv("crossd")` in 3D, filled from 2D Cross-D',
 }
-OWN_CONVOLUTIONS = "takes its convolutions from torch, not from MONAI's factory: use `to_3d`, 'i3d' or 'centre'"
+OWN_CONVOLUTIONS = "takes its convolutions from torch, not from MONAI's factory: use 'i3d' or 'centre'"
 ALL_BACKBONES = (
     *(f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)),
     *(f"efficientnet-b{number}" for number in range(9)),
