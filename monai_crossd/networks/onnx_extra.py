@@ -8,6 +8,8 @@ import inspect
 import torch
 from monai.utils import OptionalImportError, optional_import
 
+from .._callers import callers
+
 __all__ = ["check_onnx_export"]
 
 
@@ -19,8 +21,7 @@ def check_onnx_export() -> None:
     Raises:
         OptionalImportError: If onnx, or onnxscript where torch exports by it, is not installed.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
+    for frame in callers():
         if frame.f_code.co_name == "onnx_export" and frame.f_globals.get("__name__") == "monai.bundle.scripts":
             by_script = inspect.signature(torch.onnx.export).parameters.get("dynamo")
             needed = ("onnx", "onnxscript") if by_script and by_script.default is True else ("onnx",)
@@ -29,4 +30,3 @@ def check_onnx_export() -> None:
                     raise OptionalImportError(
                         f'{package} is not installed: onnx_export needs `pip install "monai-crossd[onnx]"`'
                     )
-        frame = frame.f_back

@@ -10,7 +10,7 @@ from typing import Any
 import ignite.distributed as idist
 import numpy as np
 import torch
-from ignite.engine import Engine, Events
+from ignite.engine import Engine
 from monai.config import PathLike
 from monai.handlers import from_engine
 
@@ -18,7 +18,7 @@ from ..visualize import save_confusion
 from ..visualize.figures import need_matplotlib
 from .classification import classification_scores, confusion_counts
 from .heads import head_scores, own_head
-from .predictions import case_paths, gather
+from .predictions import CaseHandler, case_paths, gather
 from .scores import RESAMPLES, Score, bootstrap_mean, format_scores, write_csv
 
 __all__ = ["ClassificationReport", "MetricsReport", "case_scores"]
@@ -56,7 +56,7 @@ def _mean_over_classes(details: np.ndarray) -> np.ndarray:
     return np.where(held.any(1), total / np.maximum(held.sum(1), 1), np.nan)
 
 
-class MetricsReport:
+class MetricsReport(CaseHandler):
     """Writes ``metrics.csv`` and ``metrics_per_case.csv`` of an evaluator's per-case metrics, and prints the first.
 
     For every metric of the evaluator that keeps a score per case and class (MONAI's, made with
@@ -92,17 +92,7 @@ class MetricsReport:
         self.seed = seed
         self._paths: list[str] = []
 
-    def attach(self, evaluator: Engine) -> None:
-        """Registers the handlers.
-
-        Args:
-            evaluator: a MONAI evaluator.
-        """
-        evaluator.add_event_handler(Events.STARTED, self._start)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-        evaluator.add_event_handler(Events.COMPLETED, self._finish)
-
-    def _start(self, _: Engine) -> None:
+    def _start(self, evaluator: Engine) -> None:
         self._paths = []
 
     def _add(self, evaluator: Engine) -> None:

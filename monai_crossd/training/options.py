@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
@@ -15,6 +15,8 @@ from monai.bundle.properties import InferProperties, TrainProperties
 from monai.bundle.scripts import create_workflow
 from monai.bundle.workflows import ConfigWorkflow
 from monai.utils.module import locate
+
+from .._callers import callers
 
 __all__ = ["check_options", "find_faults"]
 
@@ -191,19 +193,15 @@ def find_faults(
     return faults
 
 
-def _frame_of(code: Any) -> Mapping[str, Any] | None:
+def _variables_of(function: Callable) -> Mapping[str, Any] | None:
     """Variables of the innermost running call of a function."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return None if frame is None else frame.f_locals
+    return next((frame.f_locals for frame in callers() if frame.f_code is function.__code__), None)
 
 
 def check_options() -> None:
     """Raises where a running bundle was given an option that it does not have, or a value of another kind.
 
-    Call it first in a bundle's ``initialize``. MONAI hands the expressions neither the config nor what was given on the
-    command line; both are on the stack above them.
+    Call it first in a bundle's ``initialize``.
 
     Raises:
         ValueError: When there is such an option; each is named, with the nearest name or what was expected.
@@ -215,11 +213,11 @@ def check_options() -> None:
             initialize:
             - "$monai_crossd.training.check_options()"
     """
-    running = _frame_of(ConfigParser.get_parsed_content.__code__)
+    running = _variables_of(ConfigParser.get_parsed_content)
     if running is None:
         raise RuntimeError("No bundle is running: call check_options from a bundle's config.")
     config = running["self"].get()
-    outer = _frame_of(create_workflow.__code__)
+    outer = _variables_of(create_workflow)
     given, files = None, None
     if outer is not None and "_args" in outer:
         given = {name: value for name, value in outer["_args"].items() if name not in _MONAI}

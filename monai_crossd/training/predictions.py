@@ -97,7 +97,32 @@ def gather(values: list) -> list:
     return [value for part in parts for value in part]
 
 
-class PredictionsHandler:
+class CaseHandler:
+    """Base of handlers of an evaluator: for its start, each of its batches and its end."""
+
+    _names: CaseNames
+
+    def attach(self, evaluator: Engine) -> None:
+        """Registers the handlers.
+
+        Args:
+            evaluator: a MONAI evaluator, whose outputs are decollated, which is its default.
+        """
+        evaluator.add_event_handler(Events.STARTED, self._start)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        evaluator.add_event_handler(Events.COMPLETED, self._finish)
+
+    def _start(self, evaluator: Engine) -> None:
+        self._names = CaseNames(evaluator)  # raises when an image is listed twice
+
+    def _add(self, evaluator: Engine) -> None:
+        raise NotImplementedError
+
+    def _finish(self, evaluator: Engine) -> None:
+        raise NotImplementedError
+
+
+class PredictionsHandler(CaseHandler):
     """Writes ``predictions.csv``: of each image its path, the most probable class and the probability of each class.
 
     Attach it to an evaluator whose postprocessing turns "pred" into probabilities.
@@ -121,18 +146,8 @@ class PredictionsHandler:
         self.labels = [name for _, name in sorted(labels.items())] if isinstance(labels, Mapping) else list(labels)
         self._rows: list[tuple[str, list[float]]] = []
 
-    def attach(self, evaluator: Engine) -> None:
-        """Registers the handlers.
-
-        Args:
-            evaluator: a MONAI evaluator.
-        """
-        evaluator.add_event_handler(Events.STARTED, self._start)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._add)
-        evaluator.add_event_handler(Events.COMPLETED, self._finish)
-
     def _start(self, evaluator: Engine) -> None:
-        CaseNames(evaluator)  # raises when an image is listed twice
+        super()._start(evaluator)
         self._rows = []
 
     def _add(self, evaluator: Engine) -> None:
@@ -146,7 +161,7 @@ class PredictionsHandler:
                 )
             self._rows.append((path, probabilities.tolist()))
 
-    def _finish(self, _: Engine) -> None:
+    def _finish(self, evaluator: Engine) -> None:
         rows = [(path or f"case{i}", row) for i, (path, row) in enumerate(gather(self._rows))]
         if idist.get_rank() != 0:
             return
@@ -158,7 +173,7 @@ class PredictionsHandler:
         print(f"predictions of {len(rows)} images: {self.path}", flush=True)
 
 
-class LabelMapsHandler:
+class LabelMapsHandler(CaseHandler):
     """Writes the "pred" of every case as ``NAME_pred.nii.gz``, with the affine and axes that it has.
 
     No file replaces another's: the names are those of :func:`monai_crossd.data.output_names`, made for all items of the
@@ -199,21 +214,11 @@ class LabelMapsHandler:
         self.labels = dict(labels) if isinstance(labels, Mapping) else dict(enumerate(labels or ()))
         self._written = 0
 
-    def attach(self, evaluator: Engine) -> None:
-        """Registers the handlers.
-
-        Args:
-            evaluator: a MONAI evaluator whose outputs are decollated, which is its default.
-        """
-        evaluator.add_event_handler(Events.STARTED, self._start)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._write)
-        evaluator.add_event_handler(Events.COMPLETED, self._finish)
-
     def _start(self, evaluator: Engine) -> None:
-        self._names = CaseNames(evaluator)
+        super()._start(evaluator)
         self._written = 0
 
-    def _write(self, evaluator: Engine) -> None:
+    def _add(self, evaluator: Engine) -> None:
         for path, output in zip(case_paths(evaluator.state.batch), evaluator.state.output, strict=True):
             pred = output["pred"]
             target = self.output_dir / f"{self._names.name(path, self._written)}{self.ending}"
@@ -227,7 +232,7 @@ class LabelMapsHandler:
                 raise ValueError(f"{path or target}: {error}") from error
             self._written += 1
 
-    def _finish(self, _: Engine) -> None:
+    def _finish(self, evaluator: Engine) -> None:
         count = torch.tensor(self._written)
         if idist.get_world_size() > 1:
             count = idist.all_reduce(count.to(idist.device()))
@@ -238,7 +243,7 @@ class LabelMapsHandler:
             print(f"{int(count)} label maps: {self.output_dir}", flush=True)
 
 
-class OverlayHandler:
+class OverlayHandler(CaseHandler):
     """Writes ``<case>_overlay.png`` for chosen cases when a run of the evaluator was the best so far by its key metric.
 
     So the picture shows the network that MONAI's ``CheckpointSaver(save_key_metric=True)`` keeps. An evaluator that
@@ -277,28 +282,18 @@ class OverlayHandler:
         self._seen = 0
         self._kept: dict[int, Mapping] = {}
 
-    def attach(self, evaluator: Engine) -> None:
-        """Registers the handlers.
-
-        Args:
-            evaluator: a MONAI evaluator whose outputs are decollated, which is its default.
-        """
-        evaluator.add_event_handler(Events.STARTED, self._start)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._keep)
-        evaluator.add_event_handler(Events.COMPLETED, self._write)
-
     def _start(self, evaluator: Engine) -> None:
+        super()._start(evaluator)
         self._seen = 0
         self._kept = {}
-        self._names = CaseNames(evaluator)
 
-    def _keep(self, evaluator: Engine) -> None:
+    def _add(self, evaluator: Engine) -> None:
         for item in evaluator.state.output:
             if self._seen in self.cases:
                 self._kept[self._seen] = {key: item[key] for key in ("image", "pred", "label") if key in item}
             self._seen += 1
 
-    def _write(self, evaluator: Engine) -> None:
+    def _finish(self, evaluator: Engine) -> None:
         missing = sorted(set(self.cases) - set(self._kept))
         if missing:
             raise ValueError(f"Case {missing[0]} is to be drawn, but the evaluator has only cases 0..{self._seen - 1}.")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import inspect
 import os
 import platform
 import shlex
@@ -20,6 +19,7 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.config import PathLike, get_config_values, get_optional_config_values
 
+from .._callers import callers
 from .._replacing import replacing
 from .._version import __version__
 
@@ -36,16 +36,11 @@ _Dumper.add_multi_representer(object, lambda dumper, value: dumper.represent_str
 
 
 def running_parser() -> ConfigParser:
-    """Parser of the bundle whose expression is being evaluated, with what the command line overrides.
-
-    MONAI hands expressions their references and imports, but not the parser; the parser is on the stack above them.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
+    """Parser of the bundle whose expression is being evaluated, with what the command line overrides."""
+    for frame in callers():
         parser = frame.f_locals.get("self")
         if isinstance(parser, ConfigParser):
             return parser
-        frame = frame.f_back
     raise RuntimeError("No bundle is running: call this from a bundle's config.")
 
 

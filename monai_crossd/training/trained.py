@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import logging
 import os
@@ -16,9 +15,28 @@ from monai.config import PathLike
 from monai.utils import optional_import
 from torch import nn
 
+from .._callers import callers
 from .run_config import running_parser
 
 __all__ = ["check_trained", "describe_run", "find_weights", "trained", "trained_network"]
+
+FILENAME = "model.pt"
+# options of a bundle that its weights are kept with: where the data came from, and what the network was made for
+DATA_OPTIONS = ("dataset_dir", "seed", "nested", "patient_pattern")
+INPUT_OPTIONS = (
+    "conv",
+    "modality",
+    "intensity",
+    "in_channels",
+    "pixdim",
+    "spatial_size",
+    "roi_size",
+    "labels",
+    "heads",
+)
+VERBS = {"ckpt_export": "ckpt_file_", "onnx_export": "ckpt_file_", "trt_export": "ckpt_file_", "load": "full_path"}
+
+logger = logging.getLogger(__name__)
 
 
 def describe_run(*names: str) -> dict[str, Any]:
@@ -82,39 +100,15 @@ def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     return metadata
 
 
-FILENAME = "model.pt"
-# options of a bundle that its weights are kept with: where the data came from, and what the network was made for
-DATA_OPTIONS = ("dataset_dir", "seed", "nested", "patient_pattern")
-INPUT_OPTIONS = (
-    "conv",
-    "modality",
-    "intensity",
-    "in_channels",
-    "pixdim",
-    "spatial_size",
-    "roi_size",
-    "labels",
-    "heads",
-)
-VERBS = {"ckpt_export": "ckpt_file_", "onnx_export": "ckpt_file_", "trt_export": "ckpt_file_", "load": "full_path"}
-
-logger = logging.getLogger(__name__)
-
-
 def _of_the_caller(bundle_root: Path) -> Path | None:
-    """Weights that whoever reads the config is about to load without asking it: a verb of MONAI, or MONAI Label.
-
-    They hand the config no path; it is on the stack above, as a verb's own variable.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
+    """Weights that whoever reads the config is about to load without asking it: a verb of MONAI, or MONAI Label."""
+    for frame in callers():
         module = frame.f_globals.get("__name__", "")
         if module == "monai.bundle.scripts" and frame.f_code.co_name in VERBS:
             path = frame.f_locals.get(VERBS[frame.f_code.co_name])
             return None if path is None else Path(path)
         if module.startswith("monailabel."):
             return bundle_root / "models" / FILENAME
-        frame = frame.f_back
     return None
 
 
