@@ -117,7 +117,7 @@ def pack_bundles(source: str | os.PathLike[str], target: str | os.PathLike[str])
         shutil.copytree(root / name, packed / name, ignore=_LEFT_OUT)
     first: dict[str, str] = {}
     shared = {}
-    for path in sorted(packed.glob("*/models/*")):
+    for path in sorted(path for path in packed.glob("*/models/**/*") if path.is_file()):
         place = path.relative_to(packed).as_posix()
         source_place = first.setdefault(hashlib.sha256(path.read_bytes()).hexdigest(), place)
         if source_place != place:

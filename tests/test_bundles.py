@@ -23,7 +23,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def files_to_ship(name: str) -> dict[str, bytes]:
     """What a copy has, by names: no exports and nothing that a run wrote."""
     folder = BUNDLES / name
-    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pth")
+    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pth", "models/real_*/*")
     paths = [path for part in parts for path in folder.glob(part) if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 

@@ -78,7 +78,9 @@ def test_wheel_holds_the_bundles_with_weights_once(wheel):
     packed = {
         name.removeprefix("monai_crossd/bundle_files/"): size for name, size in sizes.items() if "_files/" in name
     }
-    assert sorted(name for name in packed if name.endswith(".pt")) == [f"{name}/models/model.pt" for name in NAMES]
+    weights = [f"{name}/models/model.pt" for name in NAMES]
+    weights += [f"{NAMES[0]}/models/real_{conv}/model.pt" for conv in ("conv", "crossd")]
+    assert sorted(name for name in packed if name.endswith(".pt")) == sorted(weights)
     for name in NAMES:
         configs = {f"{name}/configs/{path.name}" for path in (ROOT / "bundles" / name / "configs").iterdir()}
         assert configs | {f"{name}/LICENSE", f"{name}/docs/README.md"} <= packed.keys()

@@ -15,6 +15,7 @@ from PIL import Image
 
 import monai_crossd
 from monai_crossd.convert import CHOICES, read_checkpoint, transfer_checkpoint
+from monai_crossd.training import trained_network
 from monai_crossd.training.run_settings import describe
 from monai_crossd.transforms import ReadClassd
 
@@ -122,6 +123,22 @@ def test_every_way_into_3d_fills_the_whole_encoder(name, conv, tmp_path):
 def test_the_2d_weights_are_those_of_the_pretraining_bundle(name):
     ours, theirs = BUNDLES / name / "models" / "model_2d.pth", BUNDLES / NAMES[0] / "models" / "model.pt"
     assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("conv", ["conv", "crossd"])
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_weights_of_real_images_start_3d_networks(name, conv, tmp_path):
+    weights = BUNDLES / NAMES[0] / "models" / f"real_{conv}" / "model.pt"
+    assert weights.stat().st_size <= 10e6
+    kept = json.loads(weights.with_suffix(".json").read_text())
+    assert sum(kept["heads"].values()) == len(kept["labels"]) == kept["network_def"]["num_classes"]
+    assert len(kept["modality"]) == len(kept["dataset_dir"]) == len(kept["heads"])
+    trained_network(weights, {}).load_state_dict(read_checkpoint(weights))
+    method = "i3d" if conv == "conv" else conv
+    network = parse(name, "train", output_dir=str(tmp_path), conv=method).get_parsed_content("network_def")
+    report = transfer_checkpoint(weights, getattr(network, "encoder", network), method, exclude=["fc.*"])
+    assert not report.conflicts
+    assert set(report.initial) <= {"fc.bias", "fc.weight"}, report.summary()
 
 
 def raw(name: str, config: str) -> dict:
