@@ -84,7 +84,8 @@ def test_wheel_holds_the_bundles_with_weights_once(wheel):
     for name in NAMES:
         configs = {f"{name}/configs/{path.name}" for path in (ROOT / "bundles" / name / "configs").iterdir()}
         assert configs | {f"{name}/LICENSE", f"{name}/docs/README.md"} <= packed.keys()
-        assert sum(size for path, size in packed.items() if path.startswith(name)) <= 12e6
+        most = 21e6 if name == NAMES[0] else 12e6  # of several weights
+        assert sum(size for path, size in packed.items() if path.startswith(name)) <= most
     assert {name.split("/")[0] for name in sizes} == {"monai_crossd", described.split("/")[0]}
     assert "Project-URL: " in head
     assert re.search(r"^Requires-Dist: torch>=2\.4\.1$", head, re.MULTILINE)
