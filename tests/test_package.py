@@ -37,6 +37,7 @@ assert data is monai_crossd.data is sys.modules["monai_crossd.data"]
 """
 
 
+@pytest.mark.slow
 def test_import_brings_layers_and_encoders_and_leaves_the_rest_for_later():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(later=LATER)], capture_output=True, text=True, check=False

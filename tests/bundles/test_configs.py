@@ -91,6 +91,7 @@ def test_inference_trt_changes_what_tensorrt_needs(name):
     assert (merged["load_pretrain"], merged["evaluator#amp"]) == (False, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_fit_the_network_and_its_metadata(name, tmp_path):
     metadata = json.loads((BUNDLES / name / "configs" / "metadata.json").read_text())
@@ -105,7 +106,14 @@ def test_shipped_weights_fit_the_network_and_its_metadata(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-@pytest.mark.parametrize("conv", [choice for choice in CHOICES if choice != "conv3d"])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        pytest.param(choice, marks=[] if choice in ("crossd", "acs") else [pytest.mark.slow])
+        for choice in CHOICES
+        if choice != "conv3d"
+    ],
+)
 def test_every_way_into_3d_fills_the_whole_encoder(name, conv, tmp_path):
     network = parse(name, "train", output_dir=str(tmp_path), conv=conv).get_parsed_content("network_def")
     encoder = getattr(network, "encoder", network)

@@ -48,6 +48,7 @@ def classes(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "counts"), [("segmentation", (3, 2)), ("classification", (2401, 602))])
 def test_demo(demo_dir, task, counts):
     for section, count in zip(("training", "validation"), counts, strict=True):

@@ -140,6 +140,7 @@ def test_a_block_is_a_piece_of_the_volume_labelled_by_its_centre(tmp_path):
         assert counts.most_common(1)[0][0] == lumbar + 1
 
 
+@pytest.mark.slow
 def test_patches_do_not_depend_on_the_other_sections_or_margins(demo_dir, tmp_path, monkeypatch):
     image, label, names = DEMO_SOURCES["chest_ct"].read()
     values = sitk.GetArrayFromImage(image)
@@ -175,6 +176,7 @@ def test_dominant_label_against_a_loop():
         assert patient.dominant_label(label)[s, i, j] == counts.argmax()
 
 
+@pytest.mark.slow
 def test_two_preparations_are_the_same(demo_dir, tmp_path):
     prepare_demo("classification", tmp_path)
     assert digests(tmp_path / "classification") == digests(demo_dir / "classification")
@@ -268,6 +270,7 @@ def test_vertebrae_are_the_packages_own_voxels_at_their_place(tptbox, tmp_path, 
     assert len(load_datalist(path, "training")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SAMPLES)
 def test_vertebrae_patches_are_balanced(tptbox, tmp_path, source):
     content = json.loads(prepare_demo("classification", tmp_path, source).read_text())
