@@ -30,7 +30,7 @@ from .compare import best_scores, compare_runs, print_best
 from .data_report import SkippedReport, report_sections
 from .epoch_seed import EpochSeed
 from .finetune import FINETUNE_MODES, Trainable, set_trainable
-from .heads import HeadScores, HeadsLoss, head_labels, head_scores, head_slice, pick_head
+from .heads import HeadScores, HeadsLoss, by_head, head_labels, head_scores, head_slice, pick_head
 from .history import HistoryHandler, as_curves, read_history, write_history
 from .messages import begin_run
 from .metrics_report import ClassificationReport, MetricsReport, case_scores
@@ -71,6 +71,7 @@ __all__ = [
     "begin_run",
     "best_scores",
     "bootstrap_mean",
+    "by_head",
     "case_scores",
     "check_options",
     "check_trained",

@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from ignite.metrics import Metric
+from monai.handlers import from_engine
+from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from .._options import look_up_option
 from .classification import BalancedAccuracy, classification_scores, scores_from_counts
 from .scores import RESAMPLES, Score
 
-__all__ = ["HeadScores", "HeadsLoss", "head_labels", "head_scores", "head_slice", "own_head", "pick_head"]
+__all__ = ["HeadScores", "HeadsLoss", "by_head", "head_labels", "head_scores", "head_slice", "own_head", "pick_head"]
 
 SCORES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "accuracy")
 
@@ -208,6 +211,33 @@ class HeadScores(BalancedAccuracy):
             for score in SCORES
             for name, of_head in scores.items()
         }
+
+
+def by_head(metrics: Mapping[str, Metric], heads: Mapping[str, int]) -> Mapping[str, Metric]:
+    """Metrics of a classification, which become the means over the data sets where there are several.
+
+    Args:
+        metrics: of one data set, named as their score after "train_" or "val_", such as "val_balanced_accuracy"; a
+            HeadScores stays.
+        heads: as in :class:`HeadScores`.
+
+    Returns:
+        Metrics of the same names.
+
+    Raises:
+        ValueError: When a score is unknown.
+
+    >>> from ignite.metrics import Accuracy
+    >>> type(by_head({"val_accuracy": Accuracy()}, {"chest": 2, "breast": 2})["val_accuracy"]).__name__
+    'HeadScores'
+    """
+    if not heads:
+        return metrics
+    outputs = from_engine([CommonKeys.PRED, CommonKeys.LABEL])
+    return {
+        name: metric if isinstance(metric, HeadScores) else HeadScores(heads, name.partition("_")[2], outputs)
+        for name, metric in metrics.items()
+    }
 
 
 def head_scores(

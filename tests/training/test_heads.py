@@ -10,13 +10,17 @@ import pytest
 import torch
 from ignite.engine import Engine
 from ignite.exceptions import NotComputableError
+from ignite.metrics import Accuracy
+from monai.handlers import from_engine
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, precision_score, recall_score
 from torch import nn
 
 from monai_crossd.training import (
+    BalancedAccuracy,
     ClassificationReport,
     HeadScores,
     HeadsLoss,
+    by_head,
     head_labels,
     head_scores,
     head_slice,
@@ -188,3 +192,35 @@ def test_scores_of_two_data_sets_out_of_three():
         probabilities[row, own] = values[own].softmax(0).numpy()
     scores = head_scores(probabilities, labels[rows].numpy(), LABELS, HEADS, resamples=5)
     assert {s.label.partition("/")[0] for s in scores} == {"mean", "breast", "brain"}
+
+
+@pytest.mark.parametrize("heads", [{}, HEADS])
+def test_metrics_of_a_config_become_those_of_the_data_sets(heads):
+    """By an engine, as in the bundle; with one data set they stay as they are."""
+    logits, labels = predictions()
+    outputs = from_engine(["pred", "label"])
+    given = {"val_balanced_accuracy": BalancedAccuracy(outputs), "val_accuracy": Accuracy(outputs)}
+    given["val_scores"] = HeadScores(HEADS, output_transform=outputs)
+    metrics = by_head(given, heads)
+    assert list(metrics) == list(given)
+    assert metrics["val_scores"] is given["val_scores"]
+    engine = Engine(lambda _, rows: {"pred": logits[rows], "label": labels[rows]})
+    for name, metric in metrics.items():
+        metric.attach(engine, name)
+    found = engine.run([slice(0, 40), slice(40, 90)]).metrics
+    parts = [(rows, slice(STARTS[n], STARTS[n] + HEADS[n])) for n in heads for rows in [of_set(labels, n)]]
+    for name, score in (("val_balanced_accuracy", balanced_accuracy_score), ("val_accuracy", accuracy_score)):
+        expected = [
+            score(labels[rows], logits[rows][:, columns].argmax(1) + columns.start)
+            for rows, columns in parts or [(slice(None), slice(0, 9))]
+        ]
+        assert found[name] == pytest.approx(np.mean(expected))
+
+
+def of_set(labels: torch.Tensor, name: str) -> torch.Tensor:
+    return (labels >= STARTS[name]) & (labels < STARTS[name] + HEADS[name])
+
+
+def test_a_metric_without_such_a_score_is_refused():
+    with pytest.raises(ValueError, match="accurac"):
+        by_head({"val_accurac": Accuracy()}, HEADS)
