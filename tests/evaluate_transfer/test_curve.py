@@ -21,7 +21,16 @@ from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.evaluate_transfer.__main__ import main
 from monai_crossd.evaluate_transfer.curve import curve_cells, read_curve
-from monai_crossd.evaluate_transfer.curve_runner import build_network, carry, crop, read_results, result_path, run_curve
+from monai_crossd.evaluate_transfer.curve_runner import (
+    _dice,
+    _surface_distance,
+    build_network,
+    carry,
+    crop,
+    read_results,
+    result_path,
+    run_curve,
+)
 from monai_crossd.networks import ResNetUNet, build_resnet
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +127,29 @@ def test_a_structure_that_is_not_found_has_no_surface_and_a_dice_of_0(data, tmp_
     ]
     assert all(surface is None for dice, surface in pairs if dice is None)
     assert all(dice == 0 or surface is not None for dice, surface in pairs if dice is not None)
+
+
+@pytest.mark.parametrize(("axis", "spacing"), [(0, (1.0, 1.0, 1.0)), (1, (1.0, 2.5, 1.0)), (2, (0.5, 1.0, 4.0))])
+def test_scores_of_a_box_that_is_found_a_voxel_aside(axis, spacing):
+    """Dice counted; the distance of every voxel of each surface to the other surface, searched one by one."""
+    truth, found = torch.zeros(2, 12, 12, 12, dtype=torch.bool)
+    truth[3:8, 3:8, 3:8] = True
+    found[3:8, 3:8, 3:8] = True
+    found = found.roll(1, axis)
+    assert _dice(found, truth) == pytest.approx(2 * 4 * 25 / (2 * 125))
+
+    def surface(box):
+        inner = torch.zeros_like(box)
+        low, high = box.nonzero().min(0).values + 1, box.nonzero().max(0).values
+        inner[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = True
+        return (box & ~inner).nonzero() * torch.tensor(spacing)
+
+    between = torch.cdist(surface(found), surface(truth))
+    nearest = torch.cat([between.min(0).values, between.min(1).values])
+    assert _surface_distance(found, truth, spacing) == pytest.approx(nearest.mean().item(), rel=1e-5)
+    nothing = torch.zeros_like(truth)
+    assert (_dice(nothing, truth), _surface_distance(nothing, truth, spacing)) == (0, None)
+    assert (_dice(found, nothing), _surface_distance(found, nothing, spacing)) == (None, None)
 
 
 @pytest.mark.slow

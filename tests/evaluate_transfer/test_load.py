@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
-from monai_crossd.evaluate_transfer.load import load_items
+from monai_crossd.evaluate_transfer.load import load_items, load_volumes
 from monai_crossd.evaluate_transfer.study import DataSpec
 
 COUNTS = {"training": 6, "validation": 4, "test": 8}
@@ -78,3 +79,33 @@ def test_volumes_are_no_images(tmp_path):
         picture(tmp_path / "set" / "ab"[number % 2] / f"{number}.png", number)
     with pytest.raises(ValueError, match=r"\.png has 2 dimensions, shape \(8, 8\); expected 3"):
         load_items(spec(tmp_path / "set", (8, 8, 4)), 1, str(tmp_path))
+
+
+def test_volumes_and_label_maps_keep_their_voxels_and_are_padded_to_the_size(tmp_path):
+    """Of two sizes and spacings; RAS files, so that arrays are those of the files."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for number in range(8):
+        size = (6, 9, 5) if number % 2 else (10, 7, 4)
+        arrays[number] = rng.normal(50, 20, size).astype(np.float32), rng.integers(0, 3, size).astype(np.uint8)
+        for folder, array in zip(("imagesTr", "labelsTr"), arrays[number], strict=True):
+            path = tmp_path / "set" / folder / f"case{number}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 2, 3 + number % 2, 1])), path)
+    options = {"intensity": {"window": [0, 100]}, "val_fraction": 0.5, "patient_pattern": r"case(\d)"}
+    volumes = load_volumes(DataSpec("set", str(tmp_path / "set"), "ct", (8, 8, 4), **options), 1, str(tmp_path))
+    assert sorted(volumes.names) == [f"case{number}.nii.gz" for number in range(8)]
+    assert volumes.sections.count("validation") == 4
+    assert set(volumes.structures) == {0, 1, 2}
+    for name, image, label, spacing, patient in zip(
+        volumes.names, volumes.images, volumes.labels, volumes.spacings, volumes.patients, strict=True
+    ):
+        number = int(name[4])
+        grey, truth = arrays[number]
+        assert patient == str(number)
+        assert spacing == pytest.approx((1, 2, 3 + number % 2))
+        at = tuple(slice((a - b) // 2, (a - b) // 2 + b) for a, b in zip(label.shape, truth.shape, strict=True))
+        assert label.shape == image.shape[1:] == tuple(np.maximum(truth.shape, (8, 8, 4)))
+        assert np.array_equal(label[at], truth)
+        assert int((label > 0).sum()) == int((truth > 0).sum())  # nothing is labelled in the padding
+        np.testing.assert_allclose(image[0][at], np.clip(grey / 50 - 1, -1, 1), atol=1e-5)
