@@ -112,6 +112,16 @@ def test_every_method_keeps_the_depth_or_says_why_not(method, depth):
     assert all(text.startswith("0: ") for text in refused.values())
 
 
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+@pytest.mark.parametrize(
+    "geometry", [{}, {"stride": 2, "padding": 1}, {"dilation": 2, "padding": 1}, {"padding": "valid"}], ids=str
+)
+def test_a_crossd_layer_keeps_the_depth_whatever_the_padding(geometry, mode):
+    conv, volume = nn.Conv2d(2, 4, 3, **geometry), torch.randn(2, 2, 9, 8, 5)
+    made = to_3d(conv, "crossd", keep_depth=True, mode=mode).eval()
+    torch.testing.assert_close(made(volume), torch.stack([conv(s) for s in volume.unbind(4)], dim=4))
+
+
 def test_an_even_kernel_shares_itself_among_one_slice_less():
     conv = nn.Conv2d(1, 1, 4, stride=4)
     made = to_3d(conv, "i3d", keep_depth=True)
