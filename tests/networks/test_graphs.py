@@ -47,7 +47,7 @@ NETS = {
     "basic_unet": basic_unet,
     "hybrid": hybrid,
 }
-FAST = [("unet", 3), ("resnet_unet", 2)]
+FAST = [("unet", 2), ("unet", 3)]
 CASES = [
     *[
         pytest.param(name, dims, "crossd", marks=[] if (name, dims) in FAST else [pytest.mark.slow])
