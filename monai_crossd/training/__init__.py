@@ -26,20 +26,19 @@
 
 from .checkpoint import BestCheckpoint
 from .classification import BalancedAccuracy, classification_scores, confusion_counts
-from .compare import best_scores, compare_runs, print_best
+from .compare import compare_runs, print_best
 from .data_report import SkippedReport, report_sections
 from .epoch_seed import EpochSeed
-from .finetune import FINETUNE_MODES, Trainable, set_trainable
+from .finetune import FINETUNE_MODES, set_trainable
 from .heads import HeadScores, HeadsLoss, by_head, head_labels, head_scores, head_slice, pick_head
-from .history import HistoryHandler, as_curves, read_history, write_history
+from .history import HistoryHandler
 from .messages import begin_run
-from .metrics_report import ClassificationReport, MetricsReport, case_scores
+from .metrics_report import ClassificationReport, MetricsReport
 from .options import check_options
 from .predictions import LabelMapsHandler, OverlayHandler, PredictionsHandler
 from .resume import ResumeHandler
 from .run_config import save_run_config
 from .run_lock import claim_folders, release_folders
-from .scores import Score, bootstrap_mean, format_scores, write_csv
 from .shift_handler import ShiftHandler
 from .stopping import EarlyStop, StopOnNaN
 from .trained import check_trained, describe_run, find_weights, trained, trained_network
@@ -62,17 +61,11 @@ __all__ = [
     "PredictionsHandler",
     "RepeatedOneCycleLR",
     "ResumeHandler",
-    "Score",
     "ShiftHandler",
     "SkippedReport",
     "StopOnNaN",
-    "Trainable",
-    "as_curves",
     "begin_run",
-    "best_scores",
-    "bootstrap_mean",
     "by_head",
-    "case_scores",
     "check_options",
     "check_trained",
     "claim_folders",
@@ -81,20 +74,16 @@ __all__ = [
     "confusion_counts",
     "describe_run",
     "find_weights",
-    "format_scores",
     "head_labels",
     "head_scores",
     "head_slice",
     "pick_head",
     "prepare_plain_batch",
     "print_best",
-    "read_history",
     "release_folders",
     "report_sections",
     "save_run_config",
     "set_trainable",
     "trained",
     "trained_network",
-    "write_csv",
-    "write_history",
 ]

@@ -66,6 +66,7 @@ def save_checkpoint(state: Any, path: PathLike) -> None:
     Raises:
         OSError: When it cannot be written, with the free space of its disk; the file that was there is unharmed.
     """
+    # ignite's DiskSaver leaves the parts that a killed process wrote, and its Checkpoint writes one file name only once
     with replacing(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
 

@@ -16,9 +16,9 @@ from ignite.engine import Engine, Events
 from monai.config import PathLike
 from monai.engines import Evaluator
 
-from .._replacing import replacing
 from ..visualize import save_curves
 from ..visualize.figures import need_matplotlib
+from .scores import write_csv
 
 __all__ = [
     "HistoryHandler",
@@ -47,13 +47,9 @@ def write_history(path: PathLike, rows: Mapping[int, Mapping[str, float]]) -> Pa
     Raises:
         OSError: When it cannot be written, with the free space of its disk.
     """
-    path = Path(path)
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", *columns])
-        writer.writeheader()
-        writer.writerows({"epoch": epoch, **row} for epoch, row in sorted(rows.items()))
-    return path
+    lines = ((epoch, *(row.get(name, "") for name in columns)) for epoch, row in sorted(rows.items()))
+    return write_csv(path, ["epoch", *columns], lines)
 
 
 def read_history(path: PathLike) -> Rows:
@@ -69,7 +65,7 @@ def read_history(path: PathLike) -> Rows:
         ValueError: When the file is no such table.
     """
     rows: Rows = {}
-    with Path(path).open(newline="") as file:
+    with Path(path).open(newline="", encoding="utf-8") as file:
         try:
             for line in csv.DictReader(file):
                 epoch = int(line.pop("epoch"))

@@ -28,7 +28,8 @@ from monai.transforms import (
 from monai.utils import set_determinism
 
 from monai_crossd.data import load_datalist, load_labels
-from monai_crossd.training import HistoryHandler, OverlayHandler, StopOnNaN, as_curves, read_history, write_history
+from monai_crossd.training import HistoryHandler, OverlayHandler, StopOnNaN
+from monai_crossd.training.history import as_curves, read_history, write_history
 from monai_crossd.visualize import save_curves
 
 CLASSES = 8

@@ -22,14 +22,11 @@ from monai_crossd.training import (
     BalancedAccuracy,
     ClassificationReport,
     MetricsReport,
-    Score,
-    bootstrap_mean,
-    case_scores,
     classification_scores,
     confusion_counts,
-    format_scores,
 )
-from monai_crossd.training.scores import percentile_interval, resampled_cases
+from monai_crossd.training.metrics_report import case_scores
+from monai_crossd.training.scores import Score, bootstrap_mean, format_scores, percentile_interval, resampled_cases
 
 LABELS = {0: "background", 1: "liver", 2: "tumour"}
 

@@ -14,7 +14,8 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
 from processes import run_module
 
-from monai_crossd.training import print_best, save_run_config, write_history
+from monai_crossd.training import print_best, save_run_config
+from monai_crossd.training.history import write_history
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 BUNDLE = {
