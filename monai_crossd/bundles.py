@@ -23,7 +23,10 @@ __all__ = ["bundle_names", "bundles_root", "copy_bundle", "main", "pack_bundles"
 _PACKED = Path(__file__).parent / "bundle_files"
 _SHARED = "shared.json"  # of packed bundles: where a file of weights goes, and which one it is
 # what runs and exports leave in a bundle
-_LEFT_OUT = shutil.ignore_patterns("eval", "data", "__pycache__", ".*", "*.ts", "*.onnx")
+_LEAVINGS = ("eval", "data", "__pycache__", ".*", "*.ts", "*.onnx")
+_LEFT_OUT = shutil.ignore_patterns(*_LEAVINGS)
+# further weights to start from stay in the repository, as their bundle's page says: they would double a wheel
+_NOT_PACKED = shutil.ignore_patterns(*_LEAVINGS, "real_*")
 
 
 def bundles_root() -> Path:
@@ -114,7 +117,7 @@ def pack_bundles(source: str | os.PathLike[str], target: str | os.PathLike[str])
         raise FileNotFoundError(f"There are no bundles in {root}.")
     shutil.rmtree(packed, ignore_errors=True)
     for name in names:
-        shutil.copytree(root / name, packed / name, ignore=_LEFT_OUT)
+        shutil.copytree(root / name, packed / name, ignore=_NOT_PACKED)
     first: dict[str, str] = {}
     shared = {}
     for path in sorted(path for path in packed.glob("*/models/**/*") if path.is_file()):

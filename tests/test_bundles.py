@@ -118,11 +118,9 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 def test_weights_are_packed_once(packed):
     weights = sorted(path.relative_to(packed).as_posix() for path in packed.rglob("*.pt"))
-    real = [f"{NAMES[0]}/models/real_{conv}/model.pt" for conv in ("conv", "crossd")]
-    assert weights == sorted([*(f"{name}/models/model.pt" for name in NAMES), *real])
+    assert weights == sorted(f"{name}/models/model.pt" for name in NAMES)
     for name in NAMES:
-        most = 21e6 if name == NAMES[0] else 12e6
-        assert sum(path.stat().st_size for path in (packed / name).rglob("*") if path.is_file()) <= most
+        assert sum(path.stat().st_size for path in (packed / name).rglob("*") if path.is_file()) <= 12e6
     assert not [path for path in packed.rglob("*") if path.suffix in (".ts", ".onnx", ".csv")]
     assert all(path.parent.name == "docs" for path in packed.rglob("*.png"))
 

@@ -79,13 +79,11 @@ def test_wheel_holds_the_bundles_with_weights_once(wheel):
         name.removeprefix("monai_crossd/bundle_files/"): size for name, size in sizes.items() if "_files/" in name
     }
     weights = [f"{name}/models/model.pt" for name in NAMES]
-    weights += [f"{NAMES[0]}/models/real_{conv}/model.pt" for conv in ("conv", "crossd")]
     assert sorted(name for name in packed if name.endswith(".pt")) == sorted(weights)
     for name in NAMES:
         configs = {f"{name}/configs/{path.name}" for path in (ROOT / "bundles" / name / "configs").iterdir()}
         assert configs | {f"{name}/LICENSE", f"{name}/docs/README.md"} <= packed.keys()
-        most = 21e6 if name == NAMES[0] else 12e6  # of several weights
-        assert sum(size for path, size in packed.items() if path.startswith(name)) <= most
+        assert sum(size for path, size in packed.items() if path.startswith(name)) <= 12e6
     assert {name.split("/")[0] for name in sizes} == {"monai_crossd", described.split("/")[0]}
     assert "Project-URL: " in head
     assert re.search(r"^Requires-Dist: torch>=2\.4\.1$", head, re.MULTILINE)
