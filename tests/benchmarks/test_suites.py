@@ -24,6 +24,7 @@ def test_every_suite_is_found():
     assert set(TIMED) <= find_suites().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", TIMED)
 def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
     rows = main([suite, "--quick", "--threads", "1", "--output", str(tmp_path)])
@@ -38,6 +39,7 @@ def test_suite_runs_and_is_recorded(suite, tmp_path, capsys):
     assert "median_ms" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_results_lie_below_the_working_directory_and_not_in_the_package(tmp_path, monkeypatch):
     package = Path(monai_crossd.__file__).parent
     before = {path: path.stat().st_mtime_ns for path in package.rglob("*") if "__pycache__" not in path.parts}
@@ -48,6 +50,7 @@ def test_results_lie_below_the_working_directory_and_not_in_the_package(tmp_path
     assert {p: p.stat().st_mtime_ns for p in package.rglob("*") if "__pycache__" not in p.parts} == before
 
 
+@pytest.mark.slow
 def test_gpu_suite_runs_where_a_cpu_is_named():
     rows = main(["gpu", "--quick", "--threads", "1", "--dry-run", "--device", "cpu"])
     found = {(row["pass"], row["contender"]) for row in rows}
@@ -77,11 +80,13 @@ def test_gpu_suite_measures_graphs_and_kernels():
     assert all(row["gpu_ms"] > 0 and row["kernels"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_published_network_is_raced_on_demand():
     rows = main(["networks", "--quick", "--threads", "1", "--dry-run", "--published"])
     assert "Cross-D as published (FFT)" in {row["contender"] for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [["--channels-last"], ["--dtype", "bfloat16"]], ids=str)
 def test_options_of_the_layers(option, tmp_path):
     rows = main(["layers", "--quick", "--threads", "1", "--dry-run", *option])
