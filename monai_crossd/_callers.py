@@ -19,7 +19,7 @@ __all__ = ["callers"]
 def callers() -> Iterator[FrameType]:
     """Frames of the running functions, from the one that asks outwards.
 
-    >>> [frame.f_code.co_name for frame in callers()][0]
+    >>> next(callers()).f_code.co_name
     '<module>'
     """
     frame = inspect.currentframe()
