@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -94,6 +94,20 @@ def dominant_label(label: np.ndarray) -> np.ndarray:
     return best
 
 
+def _places(number: int, dominant: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Rows of stack number, place (3) and label, of where one of the labels is the dominant one."""
+    index = np.argwhere(np.isin(dominant, labels))
+    return np.column_stack([np.full(len(index), number), index, dominant[tuple(index.T)]])
+
+
+def _draw(places: Sequence[np.ndarray], labels: Sequence[int], count: int, seed: int) -> Iterator[tuple[int, ...]]:
+    """Rows of `_places` in a random order, ``count`` of each label or as many as there are, label by label."""
+    candidates = np.concatenate(places)
+    generator = np.random.default_rng(seed)
+    for value in labels:
+        yield from generator.permutation(candidates[candidates[:, -1] == value])[:count]
+
+
 def sample_patches(
     volumes: Sequence[tuple[np.ndarray, np.ndarray]], labels: Sequence[int], count: int, seed: int
 ) -> list[tuple[np.ndarray, int]]:
@@ -112,19 +126,13 @@ def sample_patches(
     places: list[np.ndarray] = []
     for grey, label in volumes:
         for axis in (2, 1, 0):  # axial, coronal, sagittal
-            dominant = dominant_label(np.moveaxis(label, axis, 0))
-            index = np.argwhere(np.isin(dominant, labels))
-            places.append(np.column_stack([np.full(len(index), len(slices)), index, dominant[tuple(index.T)]]))
+            places.append(_places(len(slices), dominant_label(np.moveaxis(label, axis, 0)), labels))
             half = PATCH_SIZE // 2
             slices.append(np.pad(np.moveaxis(grey, axis, 0), ((0, 0), (half, half), (half, half))))
-    candidates = np.concatenate(places)
-    generator = np.random.default_rng(seed)
-    patches = []
-    for value in labels:
-        choice = candidates[candidates[:, -1] == value]
-        for stack, s, i, j, _ in generator.permutation(choice)[:count]:
-            patches.append((slices[stack][s, i : i + PATCH_SIZE, j : j + PATCH_SIZE], int(value)))
-    return patches
+    return [
+        (slices[stack][s, i : i + PATCH_SIZE, j : j + PATCH_SIZE], int(value))
+        for stack, s, i, j, value in _draw(places, labels, count, seed)
+    ]
 
 
 def sample_blocks(
@@ -144,19 +152,13 @@ def sample_blocks(
     """
     half, above = PATCH_SIZE // 2, BLOCK_DEPTH // 2
     padded = [np.pad(grey, ((half, half), (half, half), (above, above))) for grey, _ in volumes]
-    places = []
-    for number, (_, label) in enumerate(volumes):
-        dominant = dominant_label(np.moveaxis(label, 2, 0))
-        index = np.argwhere(np.isin(dominant, labels))
-        places.append(np.column_stack([np.full(len(index), number), index, dominant[tuple(index.T)]]))
-    candidates = np.concatenate(places)
-    generator = np.random.default_rng(seed)
-    blocks = []
-    for value in labels:
-        choice = candidates[candidates[:, -1] == value]
-        for number, s, i, j, _ in generator.permutation(choice)[:count]:
-            blocks.append((padded[number][i : i + PATCH_SIZE, j : j + PATCH_SIZE, s : s + BLOCK_DEPTH], int(value)))
-    return blocks
+    places = [
+        _places(number, dominant_label(np.moveaxis(label, 2, 0)), labels) for number, (_, label) in enumerate(volumes)
+    ]
+    return [
+        (padded[number][i : i + PATCH_SIZE, j : j + PATCH_SIZE, s : s + BLOCK_DEPTH], int(value))
+        for number, s, i, j, value in _draw(places, labels, count, seed)
+    ]
 
 
 # Half-open slice ranges, caudal to cranial. Slices 7, 12, 25 and 30 belong to nobody. Interleaved because the cervical

@@ -72,6 +72,17 @@ def _batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tens
     yield from torch.randperm(count, generator=generator)[: count // size * size].split(size)
 
 
+def _step(
+    loss: Tensor, optimizer: torch.optim.Optimizer, cycle: torch.optim.lr_scheduler.LRScheduler, when: str
+) -> None:
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss.item()} in {when}: lower the learning rate.")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    cycle.step()
+
+
 def fit(
     network: nn.Module,
     images: Tensor,
@@ -109,12 +120,7 @@ def fit(
             if beside is not None:
                 other = torch.randint(len(beside[1]), (BESIDE_BATCH,), generator=generator)
                 loss = loss + loss_function(beside[0](augment(beside[1][other], generator)), beside[2][other])
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch + 1}: lower the learning rate.")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cycle.step()
+            _step(loss, optimizer, cycle, f"epoch {epoch + 1}")
 
 
 def endless_batches(groups: Sequence[Tensor], size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -178,12 +184,7 @@ def learn(
                 parameter.requires_grad_(step >= frozen_steps and rates[1] > 0)
         images, labels = draw()
         loss = loss_function(network(images), labels)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} in step {step + 1}: lower the learning rate.")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cycle.step()
+        _step(loss, optimizer, cycle, f"step {step + 1}")
 
 
 @torch.no_grad()
