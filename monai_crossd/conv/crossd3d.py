@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from .base import Misfit, conv_arguments3d, copy_state, plain_conv, plane_conv3d
 from .crossd import CrossDBase, CrossDConv2d, check_shift, check_word, mixing_at
-from .depth_gate import gate_across, gated_kernel
 from .geometry import Geometry, Size, check_bias, check_input, flat_across, pad, read_geometry
 from .graphs import constants
 from .inflate import spatial_axis, spread_kernel
@@ -25,13 +24,12 @@ from .per_sample import mixed_conv
 from .shift import check_bank
 
 MODES = ("dynamic", "static")
-PLACEMENTS = ("centre", "spread", "gated")
+PLACEMENTS = ("centre", "spread")
 
 
 def crossd3d(
-    x: Tensor, weight: Tensor, mixing: Tensor, bias: Tensor | None, geometry: Geometry, axis: int, placement: str,
-    gate: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor, weight: Tensor, mixing: Tensor, bias: Tensor | None, geometry: Geometry, axis: int, placement: str
+) -> Tensor:
     """`crossd_conv3d` with its arguments read, the shift as `mixing_at` has it, `axis` in 0, 1, 2; TorchScript."""
     x, geometry = pad(x, geometry)
     if placement == "spread":
@@ -42,15 +40,13 @@ def crossd3d(
         mixing = torch.cat([planes] * depth, dim=axis - 4).flatten(-4, -2)
     else:
         geometry = flat_across(geometry, axis)
-        if gate is not None:
-            x, geometry = gate_across(x, gate, geometry, axis)
     return mixed_conv(x, weight, mixing, bias, geometry)
 
 
 def crossd_conv3d(  # noqa: D417
     x: Tensor, weight: Tensor, shift: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
     dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", depth_axis: int = -1,
-    placement: str = "centre", gate: Tensor | None = None,
+    placement: str = "centre",
 ) -> Tensor:  # fmt: skip
     """3D convolution of each volume with its effective 2D kernel, set in the slice plane or spread over the depth.
 
@@ -63,25 +59,17 @@ def crossd_conv3d(  # noqa: D417
         x: (B, C, H, W, D).
         depth_axis: Spatial axis of `x` that runs through the slices, MONAI's is the last.
         placement: "centre" or "spread".
-        gate: (2, C), with "centre": the slices before and after the centre hold the kernel too, times the gate of the
-            input channel. None: they are empty.
     """
     axis = spatial_axis(depth_axis)
-    check_word("placement", placement, PLACEMENTS[:2])
+    check_word("placement", placement, PLACEMENTS)
     check_bank(weight)
-    if gate is not None and (placement != "centre" or weight.shape[2] < 3):
-        raise ValueError(
-            f"a gate needs placement 'centre' and a bank of depth 3 or more, got {placement!r} and {weight.shape[2]}."
-        )
-    if gate is not None and gate.shape != (2, weight.shape[1] * groups):
-        raise ValueError(f"gate must be (2, {weight.shape[1] * groups}), got shape {list(gate.shape)}.")
     bank, channels = constants(list(weight.shape[2:])), (weight.shape[1] * groups, weight.shape[0])
     size = [*bank[1 : axis + 1], bank[0], *bank[axis + 1 :]]
     geometry = read_geometry(channels, size, stride, padding, dilation, groups, padding_mode)
     check_input(x, channels[0], 3)
     check_bias(bias, channels[1])
     check_shift(x, shift)
-    return crossd3d(x, weight, mixing_at(shift, bank), bias, geometry, axis, placement, gate)
+    return crossd3d(x, weight, mixing_at(shift, bank), bias, geometry, axis, placement)
 
 
 class CrossDConv3d(CrossDBase):
@@ -89,7 +77,7 @@ class CrossDConv3d(CrossDBase):
 
     "dynamic" runs the predictor pointwise on the volume's features, one shift per volume; "static" uses the running
     shift that was learned in 2D and has no predictor. The effective 2D kernel stands in the centre of a kernel of the
-    bank's depth, alone or with gates to the slices beside it, or is spread over it.
+    bank's depth, or is spread over it.
 
     `from_conv` takes a CrossDConv2d, with its bank, predictor and running shift, or a plain Conv2d, whose kernel every
     volume has at first (the predicted angle is 0). Along the depth it is padded so that it keeps or cuts as many slices
@@ -107,11 +95,7 @@ class CrossDConv3d(CrossDBase):
         bank_init: "repeat" or "paper", see CrossDConv2d.
         mode: "dynamic" or "static".
         depth_axis: Spatial axis that runs through the slices, MONAI's is the last.
-        placement: "centre", "spread" or "gated": in the centre, and beside it times a gate per input channel that
-            starts closed, at 0, and is learned.
-
-    Attributes:
-        gate: (2, in_channels), of the slices before and after; None but with "gated" and a bank of depth 3 or more.
+        placement: "centre" or "spread".
 
     Shape:
         (B, C, H, W, D) or (C, H, W, D) to (B, O, H', W', D') or (O, H', W', D'), as torch.nn.Conv3d.
@@ -144,27 +128,8 @@ class CrossDConv3d(CrossDBase):
     def _is_dynamic(self) -> bool:
         return self.mode == "dynamic"
 
-    def _add_parts(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
-        super()._add_parts(device, dtype)
-        # a bank of one or two slices has no slice on both sides of its centre
-        self.gate: nn.Parameter | None = None
-        if self.placement == "gated" and self._bank()[0] > 2:
-            self.gate = nn.Parameter(torch.zeros(2, self.in_channels, device=device, dtype=dtype))
-
-    def reset_parameters(self) -> None:
-        """Draw all anew as in 2D, and close the gate."""
-        super().reset_parameters()
-        if self.gate is not None:
-            nn.init.zeros_(self.gate)
-
-    def without_source(self, name: str, weight: Tensor | None) -> tuple[Tensor | None, str]:
-        """A closed gate, and what is so in 2D."""
-        if self.gate is not None and name == "gate":
-            return torch.zeros_like(self.gate), "closed: an image has no slices beside it"
-        return super().without_source(name, weight)
-
     def _convolve(self, x: Tensor, geometry: Geometry) -> Tensor:
-        return crossd3d(x, self.weight, self._mixing(x), self.bias, geometry, self._axis, self.placement, self.gate)
+        return crossd3d(x, self.weight, self._mixing(x), self.bias, geometry, self._axis, self.placement)
 
     @classmethod
     def arguments3d(cls, conv: nn.Module, depth_axis: int, depth_stride: int | None = None) -> dict[str, Any]:
@@ -208,12 +173,10 @@ class CrossDConv3d(CrossDBase):
         Raises:
             ValueError: if `shift` has not three numbers.
         """
-        kernel, depth = self._kernel_at(shift), self.weight.shape[2]
-        if self.placement == "spread":
-            return plain_conv(self, spread_kernel(kernel, depth, self._axis))
-        if self.gate is None:
+        kernel = self._kernel_at(shift)
+        if self.placement == "centre":
             return plane_conv3d(self, kernel, self._axis)
-        return plain_conv(self, gated_kernel(kernel, self.gate.detach(), depth, self._axis, self.groups))
+        return plain_conv(self, spread_kernel(kernel, self.weight.shape[2], self._axis))
 
     to_plain = to_conv3d
 

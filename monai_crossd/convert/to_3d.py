@@ -90,7 +90,7 @@ def to_3d(
             are padded by half along it, those of even size one slice less ("centre", "i3d", "planar"). Adaptive pools
             to one value take the whole depth.
         example: (B, C, H, W, D), a small volume that the result is run on and compared by, on the network's device.
-        **options: of method "crossd": `mode` and `placement` ("centre", "spread", "gated") of CrossDConv3d.
+        **options: of method "crossd": `mode` and `placement` ("centre" or "spread") of CrossDConv3d.
 
     Returns:
         The copy, in the same mode, on the same device and of the same dtype, with the hooks of the network, and without

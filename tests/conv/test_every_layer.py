@@ -28,7 +28,6 @@ from monai_crossd.conv import (
 
 STATIC = partial(CrossDConv3d, mode="static")
 SPREAD = partial(CrossDConv3d, placement="spread", depth_axis=0)
-GATED = partial(CrossDConv3d, placement="gated", depth_axis=1)
 MEAN = partial(SoftACSConv3d, mean=True)
 # layer, torch's layer, spatial dimensions
 LAYERS = [
@@ -36,7 +35,6 @@ LAYERS = [
     pytest.param(CrossDConv3d, nn.Conv3d, 3, id="crossd3d"),
     pytest.param(STATIC, nn.Conv3d, 3, id="static"),
     pytest.param(SPREAD, nn.Conv3d, 3, id="spread"),
-    pytest.param(GATED, nn.Conv3d, 3, id="gated"),
     pytest.param(ACSConv3d, nn.Conv3d, 3, id="acs"),
     pytest.param(SoftACSConv3d, nn.Conv3d, 3, id="soft_acs"),
     pytest.param(MEAN, nn.Conv3d, 3, id="mean_acs"),
@@ -147,7 +145,7 @@ CROSSD_WRONG = [
     (CrossDConv2d, {"max_angle": 0}, "max_angle .* but is 0"),
     (CrossDConv2d, {"max_angle": 45}, "radians.* but is 45"),
     (CrossDConv3d, {"mode": "fixed"}, "mode must be one of dynamic, static, but is 'fixed'"),
-    (CrossDConv3d, {"placement": "middle"}, "placement must be one of centre, spread, gated, but is 'middle'"),
+    (CrossDConv3d, {"placement": "middle"}, "placement must be one of centre, spread, but is 'middle'"),
     (CrossDConv3d, {"depth_axis": 3}, "depth_axis must be one of -3 ... 2, but is 3"),
     (CrossDConv3d, {"bank_init": "zeros"}, "but is 'zeros'"),
 ]

@@ -26,7 +26,6 @@ from monai_crossd.conv import (
     embed_views,
     spread_kernel,
 )
-from monai_crossd.conv.depth_gate import gated_kernel
 
 STATIC = partial(CrossDConv3d, mode="static")
 # layer and the kernel of the Conv3d that it is
@@ -46,14 +45,6 @@ DENSE = {
     "spread": (
         partial(STATIC, placement="spread"),
         lambda net: spread_kernel(net._kernel_at(None), net.kernel_size[2], 2),
-    ),
-    "gated": (
-        partial(STATIC, placement="gated", depth_axis=0),
-        lambda net: (
-            centre_kernel(net._kernel_at(None), net.kernel_size[0], 0)
-            if net.gate is None
-            else gated_kernel(net._kernel_at(None), net.gate, net.kernel_size[0], 0, net.groups)
-        ),
     ),
 }
 
@@ -152,7 +143,7 @@ EVERY = {
     **{
         f"{mode}_{placement}": (partial(CrossDConv3d, mode=mode, placement=placement), 3)
         for mode in ("dynamic", "static")
-        for placement in ("centre", "spread", "gated")
+        for placement in ("centre", "spread")
     },
     "acs": (ACSConv3d, 3),
     "soft_acs": (SoftACSConv3d, 3),

@@ -28,7 +28,7 @@ LAYERS = {
     **{
         f"{mode}_{placement}": (partial(CrossDConv3d, mode=mode, placement=placement, depth_axis=axis), 3)
         for axis, mode in ((-1, "dynamic"), (0, "static"))
-        for placement in ("centre", "spread", "gated")
+        for placement in ("centre", "spread")
     },
     "acs": (ACSConv3d, 3),
     "soft_acs": (SoftACSConv3d, 3),
@@ -104,7 +104,7 @@ def test_trace_does_not_warn_of_our_branches(name):
 
 
 def test_functions_with_one_shift_for_all_or_one_for_each(tmp_path):
-    bank, gate = torch.randn(6, 4, 3, 3, 3), torch.randn(2, 4)
+    bank = torch.randn(6, 4, 3, 3, 3)
 
     class Net(nn.Module):
         def __init__(self, dims, each):
@@ -115,7 +115,7 @@ def test_functions_with_one_shift_for_all_or_one_for_each(tmp_path):
             shift = x.flatten(1)[:, :3] if self.each else torch.tensor([[0.7, 1.2, 1.1]])
             if self.dims == 2:
                 return crossd_conv2d(x, bank, shift, padding=1)
-            return crossd_conv3d(x, bank, shift, padding=1, gate=gate)
+            return crossd_conv3d(x, bank, shift, padding=1)
 
     for dims in (2, 3):
         for each in (True, False):
