@@ -15,12 +15,12 @@ import torch
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor, nn
 
-from monai_crossd import freeze, to_3d
+from monai_crossd import to_3d, to_plain
 
 KERNEL = torch.tensor([[-1.0, -0.6, 0.3], [-0.7, 0.4, 0.9], [0.2, 0.8, 1.0]])
 COLORS = mpl.colormaps["RdBu_r"]
 METHODS = {
-    "centre": "in the middle slice\n(crossd: chosen anew\nfor every volume)",
+    "center": "in the middle slice\n(crossd: chosen anew\nfor every volume)",
     "acs": "in three views, a third of the\noutput channels each",
     "i3d": "repeated along the depth,\ndivided by it",
 }
@@ -31,7 +31,7 @@ def kernels_3d(method: str) -> Tensor:
     layer = nn.Conv2d(1, 3, 3, padding=1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(KERNEL)
-    (plain,) = (m for m in freeze(to_3d(nn.Sequential(layer), method)).modules() if isinstance(m, nn.Conv3d))
+    (plain,) = (m for m in to_plain(to_3d(nn.Sequential(layer), method)).modules() if isinstance(m, nn.Conv3d))
     return plain.weight.detach()[:, 0]
 
 

@@ -12,7 +12,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import conv, convert, functional, layers, networks, transforms
+from . import conv, networks, transfer, transforms
 from ._version import __version__
 from .conv import (
     ACSConv3d,
@@ -24,17 +24,17 @@ from .conv import (
     register,
     use_conv,
 )
-from .convert import (
+from .networks import register_backbones
+from .transfer import (
     ConversionError,
     TransferError,
     TransferReport,
-    freeze,
     load_checkpoint,
     to_3d,
     to_crossd,
+    to_plain,
     transfer_weights,
 )
-from .networks import register_backbones
 
 if TYPE_CHECKING:
     from . import data, demo, training, visualize
@@ -54,17 +54,15 @@ __all__ = [
     "TransferReport",
     "__version__",
     "conv",
-    "convert",
     "data",
     "demo",
-    "freeze",
-    "functional",
-    "layers",
     "load_checkpoint",
     "networks",
     "to_3d",
     "to_crossd",
+    "to_plain",
     "training",
+    "transfer",
     "transfer_weights",
     "transforms",
     "use_conv",

@@ -19,8 +19,8 @@ from monai.transforms import Compose
 from torch import Tensor, nn
 
 from .bundles import bundles_root
-from .convert import read_checkpoint, to_3d
 from .data import load_datalist
+from .transfer import read_checkpoint, to_3d
 from .transforms import modality_transforms
 from .visualize import draw_bank, draw_features, draw_shifts
 
@@ -108,7 +108,7 @@ def make_pictures(
     files.append(draw_bank(net, bank_layer, images, folder / "crossd_bank.png"))
     nets = {
         "3D, dynamic": to_3d(net, "crossd", keep_depth=True),
-        "3D, effective\nkernel, static": to_3d(net, "centre", keep_depth=True),
+        "3D, effective\nkernel, static": to_3d(net, "center", keep_depth=True),
         "3D, raw bank\n(as published)": to_3d(net, "bank", keep_depth=True),
     }
     files.append(draw_features(net, nets, volume, feature_layer, folder / "crossd_features.png"))

@@ -101,14 +101,14 @@ def acs_dense(weight: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
 def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, gate=None, **geometry):
     """Dynamic 3D: one plain Conv3d per volume, its kernel the middle slice of that volume's bank.
 
-    The slice stands at depth // 2 of a kernel of zeros ("centre") or, divided by the depth, in every slice ("spread").
-    With a gate (2, C) it stands beside the centre too, times the gate of each input channel.
+    The slice stands at depth // 2 of a kernel of zeros ("center") or, divided by the depth, in every slice ("spread").
+    With a gate (2, C) it stands beside the center too, times the gate of each input channel.
     """
     depth, at = bank.shape[2], depth_axis % 3 + 2
     outs = []
     for b, shifted in enumerate(crossd_bank_fft(bank, axis, angle)):
         plane = shifted[:, :, depth // 2]
-        if placement == "centre":
+        if placement == "center":
             slices = [plane if d == depth // 2 else torch.zeros_like(plane) for d in range(depth)]
         else:
             slices = [plane / depth] * depth
@@ -128,7 +128,7 @@ def crossd_conv3d_loop(x, bank, axis, angle, bias, depth_axis, placement, gate=N
 
 
 def plane_dense(kernel: torch.Tensor, view: int, size: tuple[int, int, int]) -> torch.Tensor:
-    """2D kernels (O, I, kh, kw) in the centre plane across `view`, voxel by voxel; of a larger one, its centre."""
+    """2D kernels (O, I, kh, kw) in the center plane across `view`, voxel by voxel; of a larger one, its center."""
     plane = [size[a] for a in range(3) if a != view]
     top, left = kernel.shape[2] // 2 - plane[0] // 2, kernel.shape[3] // 2 - plane[1] // 2
     dense = torch.zeros(*kernel.shape[:2], *size, dtype=kernel.dtype)

@@ -65,8 +65,8 @@ def last_line(command: str, arguments: list[str], capsys) -> str:
     [
         ("explain", [], "slicerio", 'pip install "monai-crossd[demo]"'),
         ("explain", [], "matplotlib", "pip install matplotlib"),
-        ("evaluate_transfer.__main__", ["--config_file", "x.yaml"], "sklearn", 'pip install "monai-crossd[study]"'),
-        ("evaluate_transfer.__main__", ["--config_file", "x.yaml"], "scipy", 'pip install "monai-crossd[study]"'),
+        ("study.command", ["--config_file", "x.yaml"], "sklearn", 'pip install "monai-crossd[study]"'),
+        ("study.command", ["--config_file", "x.yaml"], "scipy", 'pip install "monai-crossd[study]"'),
     ],
 )
 def test_missing_packages_are_named_with_their_extra_in_one_line(
@@ -80,7 +80,7 @@ def test_missing_packages_are_named_with_their_extra_in_one_line(
 
 
 def test_unknown_networks_are_named(capsys):
-    line = last_line("monai_crossd.convert.matrix", ["UNet", "UNett"], capsys)
+    line = last_line("monai_crossd.transfer.matrix", ["UNet", "UNett"], capsys)
     assert "UNett is not in the table" in line
     assert "SegResNet" in line
 

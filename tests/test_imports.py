@@ -12,7 +12,7 @@ import pytest
 import monai_crossd
 
 ROOT = Path(monai_crossd.__file__).parent
-ORDER = ["conv", "convert", "networks", "training"]
+ORDER = ["conv", "transfer", "networks", "training"]
 # what a part may import of the others; what is not named here may import any and is imported by none of these
 ALLOWED = {part: set(ORDER[:at]) for at, part in enumerate(ORDER)}
 ALLOWED["transforms"] = ALLOWED["visualize"] = set()
@@ -52,7 +52,7 @@ def parts(source: str, module: str) -> set[str]:
         ("monai_crossd.conv.acs", "from ..transforms.acs import x", {"transforms"}),
         ("monai_crossd.conv.acs", "from . import crossd", {"conv"}),
         ("monai_crossd.conv.__init__", "from .acs import x", {"conv"}),
-        ("monai_crossd.conv.__init__", "from .. import convert", {"convert"}),
+        ("monai_crossd.conv.__init__", "from .. import transfer", {"transfer"}),
         ("monai_crossd.conv.acs", "def f():\n    import monai_crossd.networks.resnet", {"networks"}),
         ("monai_crossd.conv.acs", "from monai_crossd import data", {"data"}),
         ("monai_crossd.conv.acs", "from monai.networks import nets\nimport torch", set()),

@@ -18,8 +18,8 @@ from torch import nn
 
 from ..conv import ACSConv3d, CrossDConv2d, CrossDConv3d, PlanarConv3d, SoftACSConv3d
 from ..conv.rule import acs_path, crossd_path
-from ..convert.freeze import freeze
 from ..networks import build_resnet
+from ..transfer.to_plain import to_plain
 from . import harness
 from .networks import train_step
 
@@ -192,7 +192,7 @@ def networks(args: argparse.Namespace) -> list[dict]:
     evaluations = {
         "Conv2d": evaluation(lambda: resnet("conv")),
         "Cross-D": evaluation(lambda: resnet("crossd")),
-        "Cross-D, frozen shifts": evaluation(lambda: freeze(resnet("crossd"))),
+        "Cross-D, frozen shifts": evaluation(lambda: to_plain(resnet("crossd"))),
     }
     return [
         *race(args, case, "training step", steps, {"Cross-D": (5.5, 2.0)}),

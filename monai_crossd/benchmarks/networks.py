@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ..convert.freeze import freeze
 from ..networks import build_resnet
+from ..transfer.to_plain import to_plain
 from . import harness
 from .layers import forced
 from .published import FourierCrossDConv2d
@@ -98,6 +98,6 @@ def run(args: argparse.Namespace) -> list[dict]:
     makers: dict[str, Callable] = {
         "Conv2d": lambda: (resnet("conv").eval(), torch.randn(image)),
         "Cross-D": lambda: (resnet("crossd").eval(), torch.randn(image)),
-        "Cross-D, frozen shifts": lambda: (freeze(resnet("crossd").eval()), torch.randn(image)),
+        "Cross-D, frozen shifts": lambda: (to_plain(resnet("crossd").eval()), torch.randn(image)),
     }
     return rows + harness.compare(args, f"{case}, evaluation", makers, "Conv2d", ("forward",))

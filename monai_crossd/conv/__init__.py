@@ -11,7 +11,7 @@ from .base import ConvBase
 from .crossd import CrossDConv2d, crossd_conv2d
 from .crossd3d import CrossDConv3d, crossd_conv3d
 from .factory import register, use_conv
-from .inflate import centre_kernel, orient_bank, repeat_kernel, spread_kernel, transposed_kernel
+from .inflate import center_kernel, orient_bank, repeat_kernel, spread_kernel, transposed_kernel
 from .planar import PlanarConv3d, planar_conv3d
 from .shift import crossd_kernel2d, rotation_shift, shift_from_map, shift_kernel
 from .soft_acs import SoftACSConv3d, embed_views, soft_acs_conv3d
@@ -26,7 +26,7 @@ __all__ = [
     "SoftACSConv3d",
     "acs_conv3d",
     "acs_conv_transpose3d",
-    "centre_kernel",
+    "center_kernel",
     "crossd_conv2d",
     "crossd_conv3d",
     "crossd_kernel2d",

@@ -53,7 +53,7 @@ def acs(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> T
 
 
 def embed_planes(weight: Tensor, kernel_size: Size | None = None) -> Tensor:
-    """Dense 3D kernel that an ACS weight is equal to: each 2D kernel in the centre plane of its view, else zeros.
+    """Dense 3D kernel that an ACS weight is equal to: each 2D kernel in the center plane of its view, else zeros.
 
     Args:
         weight: (O, I, kh, kw).
@@ -123,7 +123,7 @@ class ACSConv3d(ConvBase):
     Equal to torch.nn.Conv3d with `embed_planes(weight, kernel_size)`, at about a third of its operations. The weight is
     that of a Conv2d, so 2D weights go in as they are. The arguments are those of torch.nn.Conv3d (see `ConvBase`).
     Output channels are split over the views as equally as possible, the remainder to the earlier ones; the 2D kernel of
-    an uneven size is as large as any view needs, and a smaller view uses its centre.
+    an uneven size is as large as any view needs, and a smaller view uses its center.
 
     References:
         J. Yang, X. Huang, Y. He, J. Xu, C. Yang, G. Xu and B. Ni, Reinventing 2D Convolutions for 3D Images, 2021.

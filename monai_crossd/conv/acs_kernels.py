@@ -56,7 +56,7 @@ def plane_shape(kernel_size: Sequence[int]) -> tuple[int, int]:
     """Shape of the 2D kernel that serves the three views of a (k1, k2, k3) kernel.
 
     The views of a cube share one k×k shape. Otherwise the 2D kernel is as large as any view needs, and a smaller view
-    uses its centre.
+    uses its center.
     """
     k1, k2, k3 = kernel_size
     return max(k1, k2), max(k2, k3)
@@ -101,7 +101,7 @@ def fit_plane(kernel: Tensor, kernel_size: Sequence[int]) -> Tensor:
 
 
 def view_kernel(weight: Tensor, view: int, kernel_size: list[int]) -> Tensor:
-    """2D kernels (O, I, kh, kw) as 3D kernels that are flat across axis `view`; a smaller view takes their centre."""
+    """2D kernels (O, I, kh, kw) as 3D kernels that are flat across axis `view`; a smaller view takes their center."""
     size = kernel_size[:view] + kernel_size[view + 1 :]
     shape = constants(list(weight.shape))
     top, left = shape[2] // 2 - size[0] // 2, shape[3] // 2 - size[1] // 2
@@ -109,7 +109,7 @@ def view_kernel(weight: Tensor, view: int, kernel_size: list[int]) -> Tensor:
 
 
 def pad_plane(kernel: Tensor, view: int, kernel_size: list[int]) -> Tensor:
-    """2D kernels as 3D kernels with zeros around the centre plane of a view; TorchScript."""
+    """2D kernels as 3D kernels with zeros around the center plane of a view; TorchScript."""
     plane = view_kernel(kernel, view, kernel_size)
     # not padded: of that, torch's older ONNX exporter does not know the shape
     slices = [torch.zeros_like(plane)] * kernel_size[view]

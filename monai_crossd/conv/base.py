@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .geometry import Geometry, Size, check_input, ntuple, read_geometry
-from .inflate import centre_kernel, spatial_axis
+from .inflate import center_kernel, spatial_axis
 from .shift import crossd_kernel2d
 
 Layer = TypeVar("Layer", bound="ConvBase")
@@ -305,7 +305,7 @@ def plain_conv(layer: ConvBase, kernel: Tensor) -> nn.Conv3d:
 
 
 def plane_conv3d(layer: ConvBase, kernel: Tensor, axis: int) -> nn.Conv3d:
-    """Plain Conv3d with a 2D kernel in the centre of `axis`: flat where torch's padding can say so, else dense."""
+    """Plain Conv3d with a 2D kernel in the center of `axis`: flat where torch's padding can say so, else dense."""
     size, dilation = layer.kernel_size[axis], layer.dilation[axis]
     cut = dilation * (size // 2)
     if isinstance(layer.padding, str):
@@ -313,7 +313,7 @@ def plane_conv3d(layer: ConvBase, kernel: Tensor, axis: int) -> nn.Conv3d:
     else:
         flat = size % 2 == 1 and layer.padding[axis] >= cut
     if not flat:
-        return plain_conv(layer, centre_kernel(kernel, size, axis))
+        return plain_conv(layer, center_kernel(kernel, size, axis))
     arguments = conv_arguments(layer)
     arguments["kernel_size"] = (*layer.kernel_size[:axis], 1, *layer.kernel_size[axis + 1 :])
     if not isinstance(layer.padding, str):

@@ -24,7 +24,7 @@ from .per_sample import mixed_conv
 from .shift import check_bank
 
 MODES = ("dynamic", "static")
-PLACEMENTS = ("centre", "spread")
+PLACEMENTS = ("center", "spread")
 
 
 def crossd3d(
@@ -46,19 +46,19 @@ def crossd3d(
 def crossd_conv3d(  # noqa: D417
     x: Tensor, weight: Tensor, shift: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
     dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", depth_axis: int = -1,
-    placement: str = "centre",
+    placement: str = "center",
 ) -> Tensor:  # fmt: skip
     """3D convolution of each volume with its effective 2D kernel, set in the slice plane or spread over the depth.
 
     The output is that of a conv3d whose kernel has the bank's depth on `depth_axis`: the effective kernel stands in its
-    centre slice ("centre") or, divided by the depth, in every slice ("spread").
+    center slice ("center") or, divided by the depth, in every slice ("spread").
 
     Arguments and errors are those of `crossd_conv2d`, sizes in the order of the axes of `x`, and
 
     Args:
         x: (B, C, H, W, D).
         depth_axis: Spatial axis of `x` that runs through the slices, MONAI's is the last.
-        placement: "centre" or "spread".
+        placement: "center" or "spread".
     """
     axis = spatial_axis(depth_axis)
     check_word("placement", placement, PLACEMENTS)
@@ -76,7 +76,7 @@ class CrossDConv3d(CrossDBase):
     """3D convolution with the bank of a CrossDConv2d: its parameters and keys are the same.
 
     "dynamic" runs the predictor pointwise on the volume's features, one shift per volume; "static" uses the running
-    shift that was learned in 2D and has no predictor. The effective 2D kernel stands in the centre of a kernel of the
+    shift that was learned in 2D and has no predictor. The effective 2D kernel stands in the center of a kernel of the
     bank's depth, or is spread over it.
 
     `from_conv` takes a CrossDConv2d, with its bank, predictor and running shift, or a plain Conv2d, whose kernel every
@@ -95,7 +95,7 @@ class CrossDConv3d(CrossDBase):
         bank_init: "repeat" or "paper", see CrossDConv2d.
         mode: "dynamic" or "static".
         depth_axis: Spatial axis that runs through the slices, MONAI's is the last.
-        placement: "centre" or "spread".
+        placement: "center" or "spread".
 
     Shape:
         (B, C, H, W, D) or (C, H, W, D) to (B, O, H', W', D') or (O, H', W', D'), as torch.nn.Conv3d.
@@ -110,7 +110,7 @@ class CrossDConv3d(CrossDBase):
         dilation: Size = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
         device: torch.device | str | None = None, dtype: torch.dtype | None = None, *, hidden_channels: int = 16,
         max_angle: float = math.pi / 4, bank_init: str = "repeat", mode: str = "dynamic", depth_axis: int = -1,
-        placement: str = "centre",
+        placement: str = "center",
     ) -> None:  # fmt: skip
         check_word("mode", mode, MODES)
         check_word("placement", placement, PLACEMENTS)
@@ -144,7 +144,7 @@ class CrossDConv3d(CrossDBase):
                 flat = tuple(conv.kernel_size)  # type: ignore[arg-type]
                 raise Misfit(
                     f"a bank of depth {depth} cannot be padded like the first axis of a {flat} kernel with padding "
-                    f"{conv.padding}: choose a static method such as 'centre'."
+                    f"{conv.padding}: choose a static method such as 'center'."
                 )
             arguments["padding"] = (*padding[:axis], padding[axis] + more // 2, *padding[axis + 1 :])
         return arguments
@@ -174,7 +174,7 @@ class CrossDConv3d(CrossDBase):
             ValueError: if `shift` has not three numbers.
         """
         kernel = self._kernel_at(shift)
-        if self.placement == "centre":
+        if self.placement == "center":
             return plane_conv3d(self, kernel, self._axis)
         return plain_conv(self, spread_kernel(kernel, self.weight.shape[2], self._axis))
 

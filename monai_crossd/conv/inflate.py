@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a 2D kernel to a 3D one: repeated along depth, spread over it, or set in its centre.
+"""From a 2D kernel to a 3D one: repeated along depth, spread over it, or set in its center.
 
 References:
     J. Carreira and A. Zisserman, Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset, CVPR 2017
@@ -49,7 +49,7 @@ def spread_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
     return repeat_kernel(weight, depth, depth_axis) / depth
 
 
-def centre_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
+def center_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
     """Set a 2D kernel in slice depth // 2 of a 3D kernel of zeros: each slice gives its 2D response."""
     axis = spatial_axis(depth_axis) - 3
     new = _insert(weight, depth, depth_axis)
@@ -71,8 +71,8 @@ def transposed_kernel(
     """2D kernel of a transposed convolution as a 3D one whose slices give the 2D response.
 
     Taps whose offsets agree modulo the stride meet on the same output slices. Either they share the kernel, so that a
-    volume constant along depth gives the 2D output, or the one nearest to the centre has it, so that each output slice
-    is the 2D output of the nearest input slice. Stride 1 is `spread_kernel` and `centre_kernel`; depth = stride is
+    volume constant along depth gives the 2D output, or the one nearest to the center has it, so that each output slice
+    is the 2D output of the nearest input slice. Stride 1 is `spread_kernel` and `center_kernel`; depth = stride is
     `repeat_kernel`, both ways.
 
     Args:

@@ -27,9 +27,9 @@ def planar_conv3d(  # noqa: D417
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1, padding: str | Size = 0,
     dilation: Size = 1, groups: int = 1, *, padding_mode: str = "zeros", plane: int = -1, depth: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """3D convolution with a 2D kernel that is flat across axis `plane` and stands in the centre of a 3D kernel there.
+    """3D convolution with a 2D kernel that is flat across axis `plane` and stands in the center of a 3D kernel there.
 
-    Equal to conv3d with `centre_kernel(weight, depth, plane)`, at 1/depth of its operations.
+    Equal to conv3d with `center_kernel(weight, depth, plane)`, at 1/depth of its operations.
 
     Arguments, output and errors are those of `acs_conv3d`, but for
 
@@ -73,7 +73,7 @@ def plane_by_turns(depth_axis: int = -1) -> list[dict[str, Any]]:
 class PlanarConv3d(ConvBase):
     """3D convolution with a 2D kernel that is flat across one axis; stride, padding and size are those of Conv3d.
 
-    Equal to torch.nn.Conv3d with the 2D kernel in the centre of `plane`. The weight is that of a Conv2d. Layers whose
+    Equal to torch.nn.Conv3d with the 2D kernel in the center of `plane`. The weight is that of a Conv2d. Layers whose
     planes change from one to the next see the whole volume (`use_conv("plane_cycle")`).
 
     References:

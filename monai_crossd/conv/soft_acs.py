@@ -53,7 +53,7 @@ def _check_view_weight(weight: Tensor, view_weight: Tensor | None) -> None:
 def embed_views(  # noqa: D417
     weight: Tensor, view_weight: Tensor | None = None, kernel_size: Size | None = None
 ) -> Tensor:
-    """Dense 3D kernel of a soft ACS weight: each 2D kernel in the centre planes of all three views, weighted and added.
+    """Dense 3D kernel of a soft ACS weight: each 2D kernel in the center planes of all three views, weighted and added.
 
     Arguments and result are those of `embed_planes`, but for
 
@@ -102,7 +102,7 @@ class SoftACSConv3d(ConvBase):
     .. math:: W_o = \sum_v \mathrm{softmax}(α_o)_v \, \mathrm{embed}_v(w_o)
 
     with the 2D kernel w and the learnable view weights α, 0 at the start. It costs what Conv3d costs. The 2D kernel of
-    an uneven size is as large as any view needs, and a smaller view uses its centre.
+    an uneven size is as large as any view needs, and a smaller view uses its center.
 
     References:
         J. Yang, X. Huang, Y. He, J. Xu, C. Yang, G. Xu and B. Ni, Reinventing 2D Convolutions for 3D Images, 2021.

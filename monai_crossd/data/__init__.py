@@ -14,7 +14,6 @@ from .medmnist import MEDMNIST, MedMNIST
 from .output_names import output_key, output_names
 from .readers import read_shape
 from .simpleitk import NpzReader, SimpleITKReader, SimpleITKWriter
-from .sources import image_folder_datalist as image_folder_datalist
 
 __all__ = [
     "CACHES",

@@ -60,12 +60,12 @@ class Anatomy(NamedTuple):
     deform: Callable[[Points], Points]
 
 
-def ellipsoid(points: Points, centre: Vector, axes: Vector, exponent: float = 2.0, grow: float = 0.0) -> np.ndarray:
-    """Distance to a superellipsoid along the ray from its centre, negative inside.
+def ellipsoid(points: Points, center: Vector, axes: Vector, exponent: float = 2.0, grow: float = 0.0) -> np.ndarray:
+    """Distance to a superellipsoid along the ray from its center, negative inside.
 
     Args:
         points: x, y, z in mm.
-        centre: in mm.
+        center: in mm.
         axes: semi-axes in mm; ``inf`` makes a cylinder along that axis.
         exponent: 2 is an ellipsoid, more is nearer to a box.
         grow: mm added all around.
@@ -73,24 +73,24 @@ def ellipsoid(points: Points, centre: Vector, axes: Vector, exponent: float = 2.
     >>> ellipsoid((np.array([0.0, 3.0]), np.array(0.0), np.array(0.0)), (0, 0, 0), (2, 2, 2)).tolist()
     [-2.0, 1.0]
     """
-    offsets = [(p - c, a) for p, c, a in zip(points, centre, axes, strict=True) if np.isfinite(a)]
+    offsets = [(p - c, a) for p, c, a in zip(points, center, axes, strict=True) if np.isfinite(a)]
     radius = sum(np.abs(o / a) ** exponent for o, a in offsets) ** (1 / exponent)
     length = np.sqrt(sum(o**2 for o, _ in offsets))
     scale = np.where(radius > 1e-3, length / np.maximum(radius, 1e-3), min(a for _, a in offsets))
     return (radius - 1) * scale - grow
 
 
-def tube(points: Points, centre: Vector, direction: Vector, radius: float, length: float) -> np.ndarray:
+def tube(points: Points, center: Vector, direction: Vector, radius: float, length: float) -> np.ndarray:
     """Distance to a straight tube with flat ends; ``direction`` is a unit vector, the rest in mm."""
-    offsets = [p - c for p, c in zip(points, centre, strict=True)]
+    offsets = [p - c for p, c in zip(points, center, strict=True)]
     along = sum(o * d for o, d in zip(offsets, direction, strict=True))
     across = np.sqrt(np.maximum(sum(o**2 for o in offsets) - along**2, 0))
     return np.maximum(across - radius, np.abs(along) - length / 2)
 
 
-def spheres(points: Points, centres: np.ndarray, radius: float) -> np.ndarray:
-    """Distance to the union of spheres of one radius; ``centres`` is (n, 3) in mm."""
-    squared = [sum((p - c) ** 2 for p, c in zip(points, centre, strict=True)) for centre in centres]
+def spheres(points: Points, centers: np.ndarray, radius: float) -> np.ndarray:
+    """Distance to the union of spheres of one radius; ``centers`` is (n, 3) in mm."""
+    squared = [sum((p - c) ** 2 for p, c in zip(points, center, strict=True)) for center in centers]
     return np.sqrt(np.minimum.reduce(squared)) - radius
 
 
@@ -178,7 +178,7 @@ TUBE_RADIUS = (0.075, 0.105)
 TUBE_SURPLUS = 1.35  # vessels lose tissue where they cross and where the organ ends
 CORE = 0.62  # radius of a shell's core, of the shell's
 LOBES = 4
-LOBE_RADIUS, LOBE_OFFSET = 0.5, 0.8  # of the lesion's radius; one more such sphere is in the centre
+LOBE_RADIUS, LOBE_OFFSET = 0.5, 0.8  # of the lesion's radius; one more such sphere is in the center
 # part of a disc and of a ball that is filled with the tissue; of the lobes by counting random points in 40 lesions
 FILLED = {
     "solid lesion": (1.0, 1.0),
@@ -188,7 +188,7 @@ FILLED = {
 
 
 class _Vessel(NamedTuple):
-    centre: Vector
+    center: Vector
     direction: Vector
     radius: float
     length: float
@@ -215,13 +215,13 @@ def _vessel_layer(label: int, organ: Distance, vessel: _Vessel) -> Layer:
     return Layer(label, "focus", distance)
 
 
-def _lesion_layers(label: int, kind: str, centre: np.ndarray, radius: float, directions: np.ndarray) -> list[Layer]:
+def _lesion_layers(label: int, kind: str, center: np.ndarray, radius: float, directions: np.ndarray) -> list[Layer]:
     if kind == "lobulated lesion":
-        centres = centre + LOBE_OFFSET * radius * np.vstack([np.zeros(3), directions])
-        return [Layer(label, "focus", lambda points: spheres(points, centres, LOBE_RADIUS * radius), rigid=True)]
-    layers = [Layer(label, "focus", lambda points: spheres(points, centre[None], radius), rigid=True)]
+        centers = center + LOBE_OFFSET * radius * np.vstack([np.zeros(3), directions])
+        return [Layer(label, "focus", lambda points: spheres(points, centers, LOBE_RADIUS * radius), rigid=True)]
+    layers = [Layer(label, "focus", lambda points: spheres(points, center[None], radius), rigid=True)]
     if kind == "shell lesion":
-        layers.append(Layer(None, "core", lambda points: spheres(points, centre[None], CORE * radius), rigid=True))
+        layers.append(Layer(None, "core", lambda points: spheres(points, center[None], CORE * radius), rigid=True))
     return layers
 
 
@@ -244,7 +244,7 @@ def focal_layers(
         labels: of vessel and lesion.
         organ: distance to the organ that holds them.
         deform: the deformation of the anatomy.
-        box: range of their centres along x, y and z in mm; a third axis of no width makes a flat picture.
+        box: range of their centers along x, y and z in mm; a third axis of no width makes a flat picture.
         scale: half the field of view in mm.
         generator: of the draw.
     """
@@ -262,9 +262,9 @@ def focal_layers(
     # the lesion stays inside the organ and clear of the vessels
     clearance = np.min([-organ(places), *(tube(places, *vessel) / 1.25 for vessel in vessels)], axis=0)
     clear = np.flatnonzero(clearance > radius)
-    centre = candidates[clear[0] if len(clear) else clearance.argmax()]
+    center = candidates[clear[0] if len(clear) else clearance.argmax()]
     directions = np.array([_direction(flat, generator) for _ in range(LOBES)])
-    return layers + _lesion_layers(labels[1], kind, centre, radius, directions)
+    return layers + _lesion_layers(labels[1], kind, center, radius, directions)
 
 
 TORSO_NAMES = ("background", "fat", "soft tissue", "right lung", "left lung", "spine", "liver", "vessel", "lesion")
@@ -290,8 +290,8 @@ def torso(half: np.ndarray, flat: bool, kind: str, anatomy: np.random.Generator,
     cylinder = (1, 1, np.inf)
     height = 0 if flat else 1  # the lungs lie higher than the liver, unless there is one slice
 
-    def organ(centre: Vector, axes: Vector, exponent: float = 2.0) -> Callable[..., np.ndarray]:
-        place = (np.asarray(centre) + anatomy.uniform(-0.03, 0.03, 3)) * half
+    def organ(center: Vector, axes: Vector, exponent: float = 2.0) -> Callable[..., np.ndarray]:
+        place = (np.asarray(center) + anatomy.uniform(-0.03, 0.03, 3)) * half
         size = _vary(axes, 0.1, anatomy) * half
         return lambda points, grow=0.0: ellipsoid(points, place, size, exponent, grow)
 
@@ -302,14 +302,14 @@ def torso(half: np.ndarray, flat: bool, kind: str, anatomy: np.random.Generator,
     spine = organ((0, 0.40, 0), np.multiply((0.12, 0.14, 1), cylinder))
     aorta = organ((0.08, 0.18, 0), np.multiply((0.055, 0.055, 1), cylinder))
     # lies within the right lung's x and y, so that a recess of the lung is behind it
-    centre = np.array([-0.34, -0.07, -0.35 * height]) + anatomy.uniform(-0.02, 0.02, 3)
+    center = np.array([-0.34, -0.07, -0.35 * height]) + anatomy.uniform(-0.02, 0.02, 3)
     axes = np.array([0.41, 0.42, 0.85]) * anatomy.uniform(0.95, 1.1)
 
     def liver(points: Points) -> np.ndarray:
-        return ellipsoid(points, centre * half, axes * half)
+        return ellipsoid(points, center * half, axes * half)
 
     reach = np.array([0.19, 0.19, 0 if flat else 0.4])
-    box = [(c - r, c + r) for c, r in zip(centre * half, reach * half, strict=True)]
+    box = [(c - r, c + r) for c, r in zip(center * half, reach * half, strict=True)]
     if flat:
         box[2] = (0.0, 0.0)
     layers = [

@@ -105,7 +105,7 @@ def _write_classification(folder: Path, source: DemoSource, blocks: bool = False
     )
     return {
         "name": f"{source.name} {'blocks' if blocks else 'patches'}",
-        "description": f"{source.origin} {_SPLIT} {what}, labelled by the dominant structure at the centre.",
+        "description": f"{source.origin} {_SPLIT} {what}, labelled by the dominant structure at the center.",
         "tensorImageSize": "3D" if blocks else "2D",
         "modality": {"0": source.modality},
         "labels": {str(index): name for index, name in enumerate(groups)},

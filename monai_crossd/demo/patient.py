@@ -30,7 +30,7 @@ __all__ = [
 
 PATCH_SIZE = 48
 BLOCK_DEPTH = 12
-CENTRE_SIZE = 7
+CENTER_SIZE = 7
 SPACING = 3.0
 WINDOW = (-1000, 1000)
 
@@ -51,7 +51,7 @@ def to_isotropic(
     """
     spacing = np.array(image.GetSpacing())
     size = np.round(np.array(image.GetSize()) * spacing / voxel).astype(int).tolist()
-    # both grids begin at the same voxel border, not at the same voxel centre
+    # both grids begin at the same voxel border, not at the same voxel center
     origin = image.TransformContinuousIndexToPhysicalPoint(((voxel / spacing - 1) / 2).tolist())
     resample = sitk.ResampleImageFilter()
     resample.SetSize(size)
@@ -83,12 +83,12 @@ def dominant_label(label: np.ndarray) -> np.ndarray:
     >>> dominant_label(np.eye(9, dtype=np.uint8)[None] + 1)[0, 4, 4].item()
     1
     """
-    half = CENTRE_SIZE // 2
+    half = CENTER_SIZE // 2
     padded = np.pad(label, ((0, 0), (half, half), (half, half)))
     best, most = np.zeros_like(label), np.zeros(label.shape, np.int64)
     for value in range(int(label.max()) + 1):
-        votes = sliding_window_view((padded == value).astype(np.int64), CENTRE_SIZE, axis=1).sum(-1)
-        votes = sliding_window_view(votes, CENTRE_SIZE, axis=2).sum(-1)
+        votes = sliding_window_view((padded == value).astype(np.int64), CENTER_SIZE, axis=1).sum(-1)
+        votes = sliding_window_view(votes, CENTER_SIZE, axis=2).sum(-1)
         better = votes > most
         best[better], most[better] = value, votes[better]
     return best

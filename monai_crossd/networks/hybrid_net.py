@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..conv import CrossDConv2d, CrossDConv3d
-from ..convert.names import as_patterns, fits
+from ..transfer.names import as_patterns, fits
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class HybridNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> from monai_crossd.convert import to_3d
+        >>> from monai_crossd.transfer import to_3d
         >>> from monai_crossd.networks import build_resnet
         >>> net2d = build_resnet("resnet10", widen_factor=0.125, num_classes=3)
         >>> net = HybridNet(net2d, to_3d(net2d, "crossd"))

@@ -32,7 +32,7 @@ __all__ = [
     "with_grid",
 ]
 
-_MODES = ("uniform", "centre", "start")
+_MODES = ("uniform", "center", "start")
 _PADDINGS = ("replicate", "zeros", "circular")
 
 
@@ -124,7 +124,7 @@ class FramesToVolume(Transform):
     The number of frames T becomes n by one of three modes, each the same at every call. Frame k of the volume is
 
     - ``"uniform"``: frame floor((k + 1/2) T / n), the film at another rate: frames are left out, or shown twice;
-    - ``"centre"``: frame k + floor((T - n) / 2), the middle of the film;
+    - ``"center"``: frame k + floor((T - n) / 2), the middle of the film;
     - ``"start"``: frame k, the film from its first frame on.
 
     The last two go beyond the ends of a film that is too short, by ``padding``. The affine follows the frames.
@@ -145,7 +145,7 @@ class FramesToVolume(Transform):
         >>> film = torch.arange(30.0).expand(3, 32, 24, 30)
         >>> FramesToVolume(5)(film)[0, 0, 0].tolist()
         [3.0, 9.0, 15.0, 21.0, 27.0]
-        >>> FramesToVolume(5, mode="centre")(film)[0, 0, 0].tolist()
+        >>> FramesToVolume(5, mode="center")(film)[0, 0, 0].tolist()
         [12.0, 13.0, 14.0, 15.0, 16.0]
         >>> FramesToVolume(frame_dim=0)(torch.zeros(30, 32, 24)).shape
         torch.Size([1, 32, 24, 30])
@@ -174,7 +174,7 @@ class FramesToVolume(Transform):
         if self.mode == "uniform":
             rate = frames / n
             return (2 * k + 1) * frames // (2 * n), rate / 2 - 0.5, rate
-        first = (frames - n) // 2 if self.mode == "centre" else 0
+        first = (frames - n) // 2 if self.mode == "center" else 0
         return k + first, first, 1.0
 
     def _film(self, img: NdarrayOrTensor | Sequence[NdarrayOrTensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -237,7 +237,7 @@ class FramesToVolumed(MapArrayd):
         keys: of the films.
         num_frames: frames of the volume; None keeps all.
         frame_dim: axis of the frames.
-        mode: ``"uniform"``, ``"centre"`` or ``"start"``.
+        mode: ``"uniform"``, ``"center"`` or ``"start"``.
         padding: ``"replicate"``, ``"zeros"`` or ``"circular"``.
         depth_spacing: frame distance, mm.
         allow_missing_keys: pass over keys that are not there.

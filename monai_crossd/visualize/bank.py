@@ -44,7 +44,7 @@ def rotation_from_map(rotation_map: Tensor, max_angle: float) -> tuple[Tensor, T
 
 
 def _kernel(layer: Any, shift: Tensor) -> Tensor:
-    """2D kernel (O, I, Kh, Kw) at one shift: in 3D, what stands in the centre plane or is spread over the depth."""
+    """2D kernel (O, I, Kh, Kw) at one shift: in 3D, what stands in the center plane or is spread over the depth."""
     if hasattr(layer, "to_conv2d"):
         weight: Tensor = layer.to_conv2d(shift).weight
         return weight.detach().cpu().float()

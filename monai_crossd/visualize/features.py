@@ -23,7 +23,7 @@ _MAPS = 5
 def _at_slice(features: Tensor, index: int, slices: int, axis: int) -> Tensor:
     """Maps (F, H, W) of a volume's features (1, F, ...) at the place of a slice of the volume."""
     depth = features.shape[2 + axis]
-    # centres of voxels, as the slice may lie between those of a layer that strides
+    # centers of voxels, as the slice may lie between those of a layer that strides
     place = round((index + 0.5) * depth / slices - 0.5)
     return features.select(2 + axis, min(max(place, 0), depth - 1))[0]
 

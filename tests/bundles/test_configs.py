@@ -14,9 +14,9 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 import monai_crossd
-from monai_crossd.convert import CHOICES, read_checkpoint, transfer_checkpoint
 from monai_crossd.training import trained_network
 from monai_crossd.training.run_settings import describe
+from monai_crossd.transfer import CHOICES, read_checkpoint, transfer_checkpoint
 from monai_crossd.transforms import ReadClassd
 
 BUNDLES = Path(__file__).parents[2] / "bundles"

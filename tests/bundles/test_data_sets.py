@@ -15,9 +15,9 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from monai_crossd.convert import read_checkpoint, transfer_checkpoint
 from monai_crossd.networks import ResNetUNet, build_resnet
 from monai_crossd.training import trained_network
+from monai_crossd.transfer import read_checkpoint, transfer_checkpoint
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_2d_pretraining"
 SIZES = {"brain": (3, (20, 20)), "breast": (2, (14, 18))}

@@ -16,8 +16,8 @@ from monai.fl.utils.constants import ExtraItems, FlStatistics, ModelType, Weight
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from monai_crossd.bundles import copy_bundle
-from monai_crossd.convert import read_checkpoint
 from monai_crossd.demo import prepare_phantoms
+from monai_crossd.transfer import read_checkpoint
 
 SMALL = {
     "crossd_2d_pretraining": {"spatial_size": [16, 16], "batch_size": 4},

@@ -17,10 +17,10 @@ from monai.data import DistributedSampler
 from processes import run_module, start_module
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_crossd.convert import read_checkpoint
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.networks import HybridNet
 from monai_crossd.training.run_settings import describe
+from monai_crossd.transfer import read_checkpoint
 from monai_crossd.transforms import ReadClassd
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_3d_classification"

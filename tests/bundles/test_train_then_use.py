@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from monai_crossd.convert import read_checkpoint
 from monai_crossd.training import trained_network
+from monai_crossd.transfer import read_checkpoint
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 SEGMENTATION, VOLUMES, IMAGES = "crossd_3d_segmentation", "crossd_3d_classification", "crossd_2d_pretraining"

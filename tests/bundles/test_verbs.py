@@ -18,7 +18,7 @@ from exporters import run_onnx_file
 from monai.bundle import ConfigWorkflow, create_workflow, load
 from processes import run_module
 
-from monai_crossd.convert import read_checkpoint
+from monai_crossd.transfer import read_checkpoint
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]

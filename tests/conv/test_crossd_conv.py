@@ -150,7 +150,7 @@ CASES_3D = [
 
 @pytest.mark.parametrize("case", CASES_3D, ids=str)
 @pytest.mark.parametrize("depth_axis", [0, 1, -1])
-@pytest.mark.parametrize("placement", ["centre", "spread"])
+@pytest.mark.parametrize("placement", ["center", "spread"])
 def test_each_volume_is_convolved_with_its_kernel_in_the_volume(case, depth_axis, placement):
     in_channels, out_channels, size, stride, padding, dilation, groups, mode, volume = case
     x, bank, bias = leaves((2, in_channels, *volume), (out_channels, in_channels // groups, *size), (out_channels,))
@@ -235,7 +235,7 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(function, (x, bank, axis, angle, bias), fast_mode=True)
 
 
-@pytest.mark.parametrize("placement", ["centre", "spread"])
+@pytest.mark.parametrize("placement", ["center", "spread"])
 def test_gradcheck_3d(placement):
     x, bank, bias = leaves((2, 1, 3, 2, 3), (2, 1, 2, 2, 3), (2,))
     axis, angle = rotation(2)
@@ -282,7 +282,7 @@ def test_wrong_arguments_are_named(function, wrong, says):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"), [({"depth_axis": 3}, "but is 3"), ({"placement": "middle"}, "centre, spread, but is 'middle'")]
+    ("wrong", "says"), [({"depth_axis": 3}, "but is 3"), ({"placement": "middle"}, "center, spread, but is 'middle'")]
 )
 def test_wrong_arguments_of_3d_are_named(wrong, says):
     tensors = {name: torch.zeros(shape) for name, shape in RIGHT_3D.items()}

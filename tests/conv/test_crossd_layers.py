@@ -75,7 +75,7 @@ def test_2d_layer_is_algorithm_1(arguments, training):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("depth_axis", [-1, 0, 1])
-@pytest.mark.parametrize("placement", ["centre", "spread"])
+@pytest.mark.parametrize("placement", ["center", "spread"])
 @pytest.mark.parametrize("size", [3, (2, 3, 4)], ids=str)
 def test_3d_layer_is_algorithm_1_in_every_slice(size, placement, depth_axis, training):
     layer = CrossDConv3d(4, 6, size, padding=1, groups=2, depth_axis=depth_axis, placement=placement)
@@ -83,7 +83,7 @@ def test_3d_layer_is_algorithm_1_in_every_slice(size, placement, depth_axis, tra
 
 
 @pytest.mark.parametrize("depth_axis", [-1, 0])
-@pytest.mark.parametrize("placement", ["centre", "spread"])
+@pytest.mark.parametrize("placement", ["center", "spread"])
 def test_static_3d_layer_uses_the_running_shift(placement, depth_axis):
     layer = randomise(CrossDConv3d(2, 4, 3, padding=1, mode="static", depth_axis=depth_axis, placement=placement))
     axis, angle = torch.randn(1, 3, dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)

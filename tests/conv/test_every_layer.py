@@ -145,7 +145,7 @@ CROSSD_WRONG = [
     (CrossDConv2d, {"max_angle": 0}, "max_angle .* but is 0"),
     (CrossDConv2d, {"max_angle": 45}, "radians.* but is 45"),
     (CrossDConv3d, {"mode": "fixed"}, "mode must be one of dynamic, static, but is 'fixed'"),
-    (CrossDConv3d, {"placement": "middle"}, "placement must be one of centre, spread, but is 'middle'"),
+    (CrossDConv3d, {"placement": "middle"}, "placement must be one of center, spread, but is 'middle'"),
     (CrossDConv3d, {"depth_axis": 3}, "depth_axis must be one of -3 ... 2, but is 3"),
     (CrossDConv3d, {"bank_init": "zeros"}, "but is 'zeros'"),
 ]
@@ -336,7 +336,7 @@ def test_reset_parameters_starts_anew(layer, plain, dims):
 def test_scale_of_the_output_is_that_of_torch(layer, plain, dims):
     x = torch.randn(2, 32, *[10] * dims)
     ratio = layer(32, 96, 3, bias=False)(x).std() / plain(32, 96, 3, bias=False)(x).std()
-    # centre: one plane of a fan in that torch counts over the volume; spread: a mean of three
+    # center: one plane of a fan in that torch counts over the volume; spread: a mean of three
     assert 0.4 < ratio < 2.5
 
 
@@ -348,7 +348,7 @@ def test_scale_of_the_output_is_that_of_torch(layer, plain, dims):
          "4, 8, kernel_size=(2, 3), stride=(1, 1), groups=2, bias=False, bank=(3, 2, 3)"),
         (CrossDConv3d(4, 8, 1, padding="same", mode="static"),
          "4, 8, kernel_size=(1, 1, 1), stride=(1, 1, 1), padding='same', bank=(1, 1, 1), mode='static', "
-         "depth_axis=-1, placement='centre'"),
+         "depth_axis=-1, placement='center'"),
         (ACSConv3d(4, 8, 3, dilation=2, padding_mode="reflect"),
          "4, 8, kernel_size=(3, 3, 3), stride=(1, 1, 1), dilation=(2, 2, 2), padding_mode='reflect'"),
     ],

@@ -20,7 +20,7 @@ from monai_crossd.conv import (
     CrossDConv3d,
     PlanarConv3d,
     SoftACSConv3d,
-    centre_kernel,
+    center_kernel,
     embed_planes,
     embed_planes_transposed,
     embed_views,
@@ -36,11 +36,11 @@ DENSE = {
         SoftACSConv3d,
         lambda net: embed_views(net.weight, net.view_weight.softmax(1), net.kernel_size),
     ),
-    "planar": (PlanarConv3d, lambda net: centre_kernel(net.weight, net.kernel_size[2], 2)),
-    "plane_cycle": (partial(PlanarConv3d, plane=0), lambda net: centre_kernel(net.weight, net.kernel_size[0], 0)),
-    "centre": (
+    "planar": (PlanarConv3d, lambda net: center_kernel(net.weight, net.kernel_size[2], 2)),
+    "plane_cycle": (partial(PlanarConv3d, plane=0), lambda net: center_kernel(net.weight, net.kernel_size[0], 0)),
+    "center": (
         partial(STATIC, depth_axis=1),
-        lambda net: centre_kernel(net._kernel_at(None), net.kernel_size[1], 1),
+        lambda net: center_kernel(net._kernel_at(None), net.kernel_size[1], 1),
     ),
     "spread": (
         partial(STATIC, placement="spread"),
@@ -143,7 +143,7 @@ EVERY = {
     **{
         f"{mode}_{placement}": (partial(CrossDConv3d, mode=mode, placement=placement), 3)
         for mode in ("dynamic", "static")
-        for placement in ("centre", "spread")
+        for placement in ("center", "spread")
     },
     "acs": (ACSConv3d, 3),
     "soft_acs": (SoftACSConv3d, 3),

@@ -127,8 +127,8 @@ def test_to_conv3d_gives_the_same_output(layer, options):
         case = {**case, **options}
         arguments = {name: value for name, value in case.items() if name != "size"}
         if layer is CrossDConv3d:
-            extra = {"mode": "static", "depth_axis": random.choice([0, 1, 2]), "placement": "centre"}
-            extra["placement"] = random.choice(["centre", "spread"])
+            extra = {"mode": "static", "depth_axis": random.choice([0, 1, 2]), "placement": "center"}
+            extra["placement"] = random.choice(["center", "spread"])
         elif layer is PlanarConv3d:
             extra = {"plane": random.choice([0, 1, 2])}
         elif layer is SoftACSConv3d:

@@ -28,7 +28,7 @@ LAYERS = {
     **{
         f"{mode}_{placement}": (partial(CrossDConv3d, mode=mode, placement=placement, depth_axis=axis), 3)
         for axis, mode in ((-1, "dynamic"), (0, "static"))
-        for placement in ("centre", "spread")
+        for placement in ("center", "spread")
     },
     "acs": (ACSConv3d, 3),
     "soft_acs": (SoftACSConv3d, 3),

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from monai_crossd.conv import centre_kernel, orient_bank, repeat_kernel, spread_kernel
+from monai_crossd.conv import center_kernel, orient_bank, repeat_kernel, spread_kernel
 
 F64 = {"dtype": torch.float64}
 AXES = [-3, -2, -1, 0, 1, 2]
@@ -25,10 +25,10 @@ def test_spread_kernel_on_a_volume_constant_along_depth_is_conv2d(axis, depth):
 
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("depth", [1, 2, 3, 5])
-def test_centre_kernel_is_conv2d_slice_by_slice(axis, depth):
+def test_center_kernel_is_conv2d_slice_by_slice(axis, depth):
     volume, weight = torch.randn(2, 3, 6, 7, 8, **F64), torch.randn(4, 3, 3, 3, **F64)
     at = axis % 3 + 2
-    y = F.conv3d(volume, centre_kernel(weight, depth, axis))
+    y = F.conv3d(volume, center_kernel(weight, depth, axis))
     slices = volume.unbind(at)[depth // 2 : depth // 2 + y.shape[at]]
     torch.testing.assert_close(y, torch.stack([F.conv2d(s, weight) for s in slices], dim=at))
 
@@ -49,7 +49,7 @@ def test_orient_bank_moves_the_first_axis(axis, expected):
     assert orient_bank(bank, axis).equal(torch.einsum(f"oidhw->{expected}", bank))
 
 
-@pytest.mark.parametrize("inflate", [repeat_kernel, spread_kernel, centre_kernel])
+@pytest.mark.parametrize("inflate", [repeat_kernel, spread_kernel, center_kernel])
 @pytest.mark.parametrize(
     ("shape", "depth", "axis", "says"),
     [

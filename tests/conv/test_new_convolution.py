@@ -12,13 +12,13 @@ from monai.networks.layers import Conv
 from monai.networks.nets import UNet
 from torch import nn
 
-from monai_crossd import freeze, to_3d, transfer_weights, use_conv
+from monai_crossd import to_3d, to_plain, transfer_weights, use_conv
 from monai_crossd.conv import ConvBase, register, spread_kernel
 from monai_crossd.conv.base import plain_conv
 from monai_crossd.conv.factory import CONVOLUTIONS, Convolution, is_a, name_of
 from monai_crossd.conv.geometry import convolve, pad
-from monai_crossd.convert import TransferError, conv_of
 from monai_crossd.networks import build_resnet
+from monai_crossd.transfer import TransferError, conv_of
 
 
 class SlabConv3d(ConvBase):
@@ -117,7 +117,7 @@ def test_to_plain_keeps_the_output():
     with torch.no_grad():
         for value in net.parameters():
             value.add_(0.1 * torch.randn_like(value))
-    plain, x = freeze(net), torch.randn(2, 1, 8, 8, 8)
+    plain, x = to_plain(net), torch.randn(2, 1, 8, 8, 8)
     assert not slabs(plain)
     torch.testing.assert_close(plain(x), net(x), atol=1e-5, rtol=1e-5)
     assert pickle.loads(pickle.dumps(plain))(x).equal(plain(x))

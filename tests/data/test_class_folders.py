@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from monai_crossd.data import image_folder_datalist, load_datalist, load_labels
-from monai_crossd.data.sources import read_class_folders
+from monai_crossd.data import load_datalist, load_labels
+from monai_crossd.data.sources import image_folder_datalist, read_class_folders
 from monai_crossd.demo import prepare_phantoms
 
 RADIMAGENET = ("CT/abd/normal", "CT/abd/stone", "MR/knee/normal")

@@ -113,7 +113,7 @@ def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
     assert found > 5  # the axial ones among the patches, and lumbar spine comes only from this sub-volume
 
 
-def test_a_block_is_a_piece_of_the_volume_labelled_by_its_centre(tmp_path):
+def test_a_block_is_a_piece_of_the_volume_labelled_by_its_center(tmp_path):
     path = prepare_demo("classification_3d", tmp_path)
     content = json.loads(path.read_text())
     assert Counter(item["label"] for item in content["training"]) == dict.fromkeys(range(7), 85)

@@ -72,8 +72,8 @@ def test_only_a_shell_has_a_core_like_the_liver(modality):
     for subject, hollow in ((1, False), (2, True), (4, False), (5, True)):
         phantom = make_phantom(modality, subject)
         grey = {n: np.median(phantom.image[phantom.label == i]) for i, n in enumerate(phantom.names)}
-        centre = np.argwhere(phantom.label == phantom.names.index("lesion")).mean(0).round().astype(int)
-        core = np.median(phantom.image[tuple(slice(c - 1, c + 2) for c in centre)])
+        center = np.argwhere(phantom.label == phantom.names.index("lesion")).mean(0).round().astype(int)
+        core = np.median(phantom.image[tuple(slice(c - 1, c + 2) for c in center)])
         nearer_to_liver = abs(core - grey["liver"]) < abs(core - grey["vessel"])
         assert nearer_to_liver == hollow
 
@@ -197,10 +197,10 @@ def test_speckle_is_fully_developed():
 
 def test_speckle_is_wider_across_the_beam():
     envelope = np.abs(acquisition.speckle(np.ones((256, 256, 1)), (3.0, 1.0, 0.5), np.random.default_rng(0)))[..., 0]
-    centred = envelope - envelope.mean()
+    centerd = envelope - envelope.mean()
 
     def correlation(axis):
-        return np.mean(np.take(centred, range(250), axis) * np.take(centred, range(3, 253), axis)) / centred.var()
+        return np.mean(np.take(centerd, range(250), axis) * np.take(centerd, range(3, 253), axis)) / centerd.var()
 
     assert correlation(0) > 0.4 > 0.1 > correlation(1)
 

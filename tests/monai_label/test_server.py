@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_crossd.convert import read_checkpoint
+from monai_crossd.transfer import read_checkpoint
 
 pytest.importorskip("monailabel")
 pytestmark = pytest.mark.slow

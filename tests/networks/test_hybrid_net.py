@@ -10,8 +10,8 @@ import torch
 from monai.networks.nets import ViT
 from torch import nn
 
-from monai_crossd.convert import to_3d, transfer_weights
 from monai_crossd.networks import HybridNet, build_resnet
+from monai_crossd.transfer import to_3d, transfer_weights
 
 IMAGES, VOLUMES = (2, 1, 16, 16), (2, 1, 16, 16, 8)
 
@@ -205,7 +205,7 @@ def test_trained_weights_are_those_of_the_2d_start():
     [
         ("conv", "i3d", r"conv1.weight: \(4, 1, 3, 3\) in 2D, \(4, 1, 3, 3, 3\) in 3D"),
         ("crossd", "bank", "conv1.weight: of a CrossDConv2d and of a Conv3d"),
-        ("crossd", "centre", "conv1.weight: of a CrossDConv2d and of a Conv3d"),
+        ("crossd", "center", "conv1.weight: of a CrossDConv2d and of a Conv3d"),
     ],
 )
 @pytest.mark.parametrize("separate", [None, []])

@@ -8,8 +8,8 @@ import torch
 
 from monai_crossd import transfer_weights
 from monai_crossd.conv import ACSConv3d, CrossDConv3d
-from monai_crossd.convert import transfer_checkpoint
 from monai_crossd.networks import ResNetUNet, build_resnet
+from monai_crossd.transfer import transfer_checkpoint
 
 SMALL = {"model_name": "resnet10", "widen_factor": 0.125, "decoder_channels": (16, 8, 8, 4, 4)}
 LIGHT = {"model_name": "resnet18", "widen_factor": 0.25, "decoder_channels": (64, 48, 32, 16, 16)}
@@ -61,7 +61,7 @@ def trained_2d(conv: str, seed: int = 0) -> ResNetUNet:
     return net.eval()
 
 
-@pytest.mark.parametrize(("conv", "method"), [("conv", "centre"), ("crossd", "crossd")])
+@pytest.mark.parametrize(("conv", "method"), [("conv", "center"), ("crossd", "crossd")])
 def test_a_2d_unet_fills_encoder_decoder_and_head_slice_by_slice(conv, method):
     net2d = trained_2d(conv)
     net3d = ResNetUNet(3, 1, 3, conv=conv, no_max_pool=True, conv1_t_stride=(2, 2, 1), **SMALL).eval()

@@ -26,7 +26,6 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import Subset
 
 from monai_crossd.conv import CrossDConv2d
-from monai_crossd.convert import to_3d
 from monai_crossd.networks import HybridNet
 from monai_crossd.training import (
     BestCheckpoint,
@@ -38,6 +37,7 @@ from monai_crossd.training import (
     StopOnNaN,
     prepare_plain_batch,
 )
+from monai_crossd.transfer import to_3d
 
 EPOCHS, BATCHES = 4, 3
 CPU = torch.device("cpu")

@@ -95,18 +95,18 @@ FRAMES = FILM.as_tensor()
     ("arguments", "expected"),
     [
         ({}, [0, 1, 2, 3, 4, 5, 6]),
-        ({"num_frames": 7, "mode": "centre"}, [0, 1, 2, 3, 4, 5, 6]),
+        ({"num_frames": 7, "mode": "center"}, [0, 1, 2, 3, 4, 5, 6]),
         ({"num_frames": 1}, [3]),
         ({"num_frames": 3}, [1, 3, 5]),
         ({"num_frames": 14}, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]),
-        ({"num_frames": 3, "mode": "centre"}, [2, 3, 4]),
-        ({"num_frames": 4, "mode": "centre"}, [1, 2, 3, 4]),
+        ({"num_frames": 3, "mode": "center"}, [2, 3, 4]),
+        ({"num_frames": 4, "mode": "center"}, [1, 2, 3, 4]),
         ({"num_frames": 3, "mode": "start"}, [0, 1, 2]),
-        ({"num_frames": 10, "mode": "centre"}, [0, 0, 0, 1, 2, 3, 4, 5, 6, 6]),
+        ({"num_frames": 10, "mode": "center"}, [0, 0, 0, 1, 2, 3, 4, 5, 6, 6]),
         ({"num_frames": 9, "mode": "start"}, [0, 1, 2, 3, 4, 5, 6, 6, 6]),
         ({"num_frames": 9, "mode": "start", "padding": "zeros"}, [0, 1, 2, 3, 4, 5, 6, None, None]),
-        ({"num_frames": 10, "mode": "centre", "padding": "zeros"}, [None, None, 0, 1, 2, 3, 4, 5, 6, None]),
-        ({"num_frames": 10, "mode": "centre", "padding": "circular"}, [5, 6, 0, 1, 2, 3, 4, 5, 6, 0]),
+        ({"num_frames": 10, "mode": "center", "padding": "zeros"}, [None, None, 0, 1, 2, 3, 4, 5, 6, None]),
+        ({"num_frames": 10, "mode": "center", "padding": "circular"}, [5, 6, 0, 1, 2, 3, 4, 5, 6, 0]),
         ({"num_frames": 16, "mode": "start", "padding": "circular"}, [0, 1, 2, 3, 4, 5, 6] * 2 + [0, 1]),
     ],
 )
@@ -116,7 +116,7 @@ def test_frames(arguments, expected):
     for k, frame in enumerate(expected):
         wanted = torch.zeros(2, 4, 5) if frame is None else FRAMES[..., frame]
         assert torch.equal(volume[..., k].as_tensor(), wanted)
-    if arguments.get("mode") in ("centre", "start") and arguments.get("padding") != "circular":
+    if arguments.get("mode") in ("center", "start") and arguments.get("padding") != "circular":
         for k, frame in enumerate(expected):
             # a frame lies where it was; what replicates one lies beyond the end
             if frame is not None and expected.count(frame) == 1:
@@ -356,7 +356,7 @@ def test_on_the_gpu():
     label = torch.zeros(1, 4, 5, 6).cuda()
     film = image((2, 4, 5, 6)).cuda()
     assert RepeatToVolume(3)(image().cuda()).is_cuda
-    assert FramesToVolume(9, mode="centre", padding="zeros")(film).is_cuda
+    assert FramesToVolume(9, mode="center", padding="zeros")(film).is_cuda
     assert RandVariantsToVolume(RandFlip(1.0), 2)(image().cuda()).is_cuda
     items = VolumeToSlicesd("image", label_key="label", num_classes=2)({"image": film, "label": label})
     assert items[0]["image"].is_cuda

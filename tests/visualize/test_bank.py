@@ -58,7 +58,7 @@ def test_picture_holds_bank_shifts_and_kernels(tmp_path, figures, channels, trai
     torch.testing.assert_close(torch.tensor(bars, dtype=torch.float32), shifts)
 
 
-@pytest.mark.parametrize("placement", ["centre", "spread"])
+@pytest.mark.parametrize("placement", ["center", "spread"])
 @pytest.mark.parametrize("depth_axis", [0, 1, -1])
 def test_layer_of_a_3d_network(tmp_path, figures, depth_axis, placement):
     layer = CrossDConv3d(1, 2, 3, bank_init="paper", depth_axis=depth_axis, placement=placement).eval()

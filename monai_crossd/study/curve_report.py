@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A curve study as tables and one figure: scores by number of labelled volumes, differences, and their intervals.
+
+All of it is computed from the files of finished cells. Intervals are 95 % percentile intervals of a paired bootstrap.
+Test patients are drawn with replacement, the same ones for every cell, and the score of each seed on them is averaged
+over seeds. The seeds, each with labelled volumes and new weights of its own, are drawn too: one fewer than there are,
+which makes their variance right (Rao and Wu, 1988). A second interval keeps the seeds and draws patients alone: it says
+what other patients would change, but not what other labelled volumes would, and is the narrower by far where volumes
+are few.
+
+References:
+    B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap, 1993.
+    J. N. K. Rao and C. F. J. Wu, Resampling Inference with Complex Survey Data, 1988.
+    S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from monai.config import PathLike
+
+from .._replacing import replacing
+from ..training.scores import write_csv
+from ..visualize.figures import need_matplotlib, save_figure
+from .comparisons import holm
+from .curve import CurveStudy, matching
+from .scores import Result, metric_names, patient_weights, weighted_score
+from .split import ALL
+
+__all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "save_curve", "write_curve_report"]
+
+RESAMPLES = 10_000
+
+Count = int | str
+Found = dict[tuple[str, Count], dict[int, Result]]  # results by seed, of an initialisation and a number of volumes
+
+
+class Interval(NamedTuple):
+    """An estimate with two 95 % intervals: over test patients and seeds together, and over test patients alone.
+
+    Of one seed they are the same.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+    lower_patients: float
+    upper_patients: float
+
+
+class CurvePoint(NamedTuple):
+    """A score of an initialisation with a number of labelled volumes; `train_cases` as the study names it."""
+
+    metric: str
+    initialisation: str
+    train_cases: Count
+    volumes: int
+    score: Interval
+    seeds: int
+    patients: int
+
+
+class Difference(NamedTuple):
+    """An initialisation minus another on the same patients and seeds.
+
+    Attributes:
+        metric: of the scores.
+        initialisation: that is compared.
+        against: pattern of those it is compared with.
+        best: the one of them with the best score at this number of volumes.
+        train_cases: number of labelled volumes, as the study names it.
+        difference: with its intervals.
+        p: two-sided, of the bootstrap over patients and seeds.
+        p_holm: corrected for all initialisations that are compared with the same at this number of volumes.
+        ahead: number of seeds in which it is ahead.
+        seeds: that both have.
+    """
+
+    metric: str
+    initialisation: str
+    against: str
+    best: str
+    train_cases: Count
+    difference: Interval
+    p: float
+    p_holm: float
+    ahead: int
+    seeds: int
+
+
+def _by_place(results: Sequence[Result]) -> Found:
+    """Results by place and seed.
+
+    Raises:
+        ValueError: If they were not tested on the same items.
+    """
+    found: Found = {}
+    for result in results:
+        found.setdefault((result["initialisation"], result["train_cases"]), {})[result["seed"]] = result
+        if result["items"] != results[0]["items"]:
+            raise ValueError(
+                f"{result['initialisation']} with {result['train_cases']} volumes, seed {result['seed']}, was tested "
+                "on other items than the first cell: the data set has changed. Run the study in another folder."
+            )
+    return found
+
+
+class _Bootstrap:
+    """Resamples of the test patients, the same for every cell, and of the seeds."""
+
+    def __init__(self, patients: Sequence[str], resamples: int, seed: int) -> None:
+        self.weights = np.concatenate([np.ones((1, len(patients))), patient_weights(patients, resamples, seed)])
+        self.resamples, self.seed = resamples, seed
+
+    def scores(self, by_seed: Mapping[int, Result], metric: str) -> dict[int, np.ndarray]:
+        """Of each seed the score itself, then those on the resamples."""
+        return {seed: weighted_score(result, metric, self.weights) for seed, result in by_seed.items()}
+
+    def interval(self, scores: np.ndarray) -> tuple[Interval, np.ndarray]:
+        """Of the mean over seeds of (S, 1 + resamples) scores; and that mean where patients and seeds are drawn."""
+        count, mean = len(scores), scores.mean(0)
+        together = mean[1:]
+        if count > 1:
+            rng = np.random.default_rng((self.seed, count))
+            drawn = rng.multinomial(count - 1, np.full(count, 1 / count), size=self.resamples)
+            together = (drawn.T * scores[:, 1:]).sum(0) / (count - 1)
+        return Interval(float(mean[0]), *_bounds(together), *_bounds(mean[1:])), together
+
+
+def _bounds(samples: np.ndarray) -> tuple[float, float]:
+    samples = samples[~np.isnan(samples)]  # without those that lack a class
+    if not len(samples):
+        return math.nan, math.nan
+    lower, upper = np.quantile(samples, (0.025, 0.975))
+    return float(lower), float(upper)
+
+
+def curve_points(results: Sequence[Result], metric: str, resamples: int = RESAMPLES, seed: int = 0) -> list[CurvePoint]:
+    """Scores of all initialisations and numbers of volumes, means over their seeds.
+
+    Args:
+        results: of finished cells.
+        metric: one of :func:`~monai_crossd.study.scores.metric_names`.
+        resamples: of the patients.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: If cells were tested on different items.
+    """
+    if not results:
+        return []
+    bootstrap = _Bootstrap(results[0]["patients"], resamples, seed)
+    patients = len(set(results[0]["patients"]))
+    points = []
+    for (name, count), by_seed in _by_place(results).items():
+        interval, _ = bootstrap.interval(np.stack(list(bootstrap.scores(by_seed, metric).values())))
+        volumes = next(iter(by_seed.values()))["volumes"]
+        points.append(CurvePoint(metric, name, count, volumes, interval, len(by_seed), patients))
+    return points
+
+
+def compare_curves(
+    study: CurveStudy, results: Sequence[Result], metric: str, resamples: int = RESAMPLES, seed: int = 0
+) -> list[Difference]:
+    """Each initialisation minus the best of each entry of `compare_with`, on the seeds that both have.
+
+    Which is best is seen on the same test set, which is to the disadvantage of what is compared with it.
+
+    Args:
+        study: with `compare_with`; what fits an entry is not compared with a later one or its own.
+        results: of finished cells.
+        metric: as in :func:`curve_points`, like the others.
+        resamples: of the patients.
+        seed: of the resampling.
+    """
+    if not results:
+        return []
+    found, bootstrap = _by_place(results), _Bootstrap(results[0]["patients"], resamples, seed)
+    scores = {place: bootstrap.scores(by_seed, metric) for place, by_seed in found.items()}
+    sign = -1 if metric.startswith("surface_distance") else 1
+    differences: list[Difference] = []
+    left = list(study.initialisations)
+    for pattern in study.compare_with:
+        members = matching(study, pattern)
+        left = [name for name in left if name not in members]
+        for count in study.train_cases:
+            means = {m: np.mean([s[0] for s in scores[m, count].values()]) for m in members if (m, count) in scores}
+            if not means:
+                continue
+            best = max(means, key=lambda name: -math.inf if math.isnan(means[name]) else sign * means[name])
+            family = [
+                _difference(
+                    scores[name, count], scores[best, count], bootstrap, sign, (metric, name, pattern, best, count)
+                )
+                for name in left
+                if (name, count) in scores and scores[name, count].keys() & scores[best, count].keys()
+            ]
+            corrected = holm([d.p for d in family])
+            differences += [d._replace(p_holm=p) for d, p in zip(family, corrected, strict=True)]
+    return differences
+
+
+def _difference(
+    own: Mapping[int, np.ndarray],
+    other: Mapping[int, np.ndarray],
+    bootstrap: _Bootstrap,
+    sign: int,
+    names: tuple[str, str, str, str, Count],
+) -> Difference:
+    seeds = [seed for seed in own if seed in other]
+    pairs = np.stack([own[seed] - other[seed] for seed in seeds])
+    interval, samples = bootstrap.interval(pairs)
+    samples = samples[~np.isnan(samples)]
+    tail = min((samples <= 0).sum(), (samples >= 0).sum())
+    p = min(1.0, 2 * float(tail + 1) / (len(samples) + 1))
+    ahead = int((sign * pairs[:, 0] > 0).sum())
+    return Difference(*names, interval, p, math.nan, ahead, len(seeds))
+
+
+def _flat(row: CurvePoint | Difference) -> list[Any]:
+    values: list[Any] = []
+    for value in row:
+        values += list(value) if isinstance(value, Interval) else [value]
+    return [
+        "" if isinstance(v, float) and math.isnan(v) else round(v, 6) if isinstance(v, float) else v for v in values
+    ]
+
+
+def _columns(kind: type[CurvePoint] | type[Difference], interval: str) -> list[str]:
+    return [
+        column for name in kind._fields for column in ((name, *Interval._fields[1:]) if name == interval else (name,))
+    ]
+
+
+def write_curve_report(folder: PathLike, study: CurveStudy, results: Sequence[Result]) -> list[Path]:
+    """Writes report.md, table.csv (a line per metric and point of a curve), comparisons.csv and curve.png.
+
+    Each file is the old one or the new one, never a part.
+
+    Args:
+        folder: of the files.
+        study: with the names of metric, data set and published scores.
+        results: of finished cells, at least one.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        ValueError: If there is no result, or cells were tested on different items.
+    """
+    if not results:
+        raise ValueError(f"{folder} has no finished cell of this study: run it without --report_only first.")
+    folder, names = Path(folder), metric_names(results[0])
+    points = [point for metric in names for point in curve_points(results, metric)]
+    differences = [d for metric in names for d in compare_curves(study, results, metric)]
+    with replacing(folder / "report.md") as temporary:
+        temporary.write_text(format_curve(study, results, points, differences), encoding="utf-8")
+    return [
+        folder / "report.md",
+        write_csv(folder / "table.csv", _columns(CurvePoint, "score"), map(_flat, points)),
+        write_csv(folder / "comparisons.csv", _columns(Difference, "difference"), map(_flat, differences)),
+        save_curve(folder / "curve.png", study, points),
+    ]
+
+
+def format_curve(
+    study: CurveStudy, results: Sequence[Result], points: Sequence[CurvePoint], differences: Sequence[Difference]
+) -> str:
+    """The study as Markdown: the scores of each metric, the differences of the first, what it cost."""
+    patients, seeds = points[0].patients, sorted({result["seed"] for result in results})
+    lines = [f"# {study.name}: {study.task} by number of labelled volumes", ""]
+    lines += [f"Means over the seeds {seeds}; in brackets 95 % intervals over {patients} test patients and the seeds."]
+    shown = {(d.initialisation, d.against, d.train_cases): d for d in differences if d.metric == study.metric}
+    for metric in dict.fromkeys(point.metric for point in points):
+        lines += ["", f"## {metric.replace('_', ' ')}", ""]
+        lines += _score_table(study, [p for p in points if p.metric == metric], metric)
+    for pattern in study.compare_with:
+        lines += ["", f"## {study.metric.replace('_', ' ')}: against {_best_of(study, pattern)}", ""]
+        lines += _table(
+            ["initialisation", "volumes", "difference", "95 % interval", "patients alone", "p (Holm)", "seeds ahead"],
+            [
+                [
+                    d.initialisation, str(d.train_cases), f"{d.difference.estimate:+.3f}",
+                    f"{d.difference.lower:+.3f} to {d.difference.upper:+.3f}",
+                    f"{d.difference.lower_patients:+.3f} to {d.difference.upper_patients:+.3f}",
+                    f"{d.p_holm:.3f}" if d.p_holm >= 0.001 else "< 0.001", f"{d.ahead} of {d.seeds}",
+                ]
+                for d in shown.values()
+                if d.against == pattern
+            ],
+        )  # fmt: skip
+    seconds = sum(result["seconds"] for result in results)
+    lines += ["", f"Cost: {len(results)} cells, {seconds / 60:.0f} min of computing."]
+    return "\n".join(lines) + "\n"
+
+
+def _best_of(study: CurveStudy, pattern: str) -> str:
+    members = matching(study, pattern)
+    return members[0] if len(members) == 1 else f"the best of {', '.join(members)}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    marks = [":--" if at == 0 else "--:" for at in range(len(header))]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, marks, *rows)]
+
+
+def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -> list[str]:
+    by_place = {(p.initialisation, p.train_cases): p for p in points}
+    rows = []
+    for name in study.initialisations:
+        found = [by_place.get((name, count)) for count in study.train_cases]
+        rows.append([name, *("-" if p is None else _score(p) for p in found)])
+    for name, scores in study.published.items():
+        if metric in scores:
+            rows.append([name, *("-" for _ in study.train_cases[1:]), f"{scores[metric]:.3f}"])
+    return _table(["initialisation", *map(str, study.train_cases)], rows)
+
+
+def _score(point: CurvePoint) -> str:
+    seeds = ", one seed" if point.seeds == 1 else ""
+    return f"{point.score.estimate:.3f} ({point.score.lower:.3f} to {point.score.upper:.3f}{seeds})"
+
+
+# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell apart what is printed in grey
+_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
+
+
+def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) -> Path:
+    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialisation.
+
+    Bands are 95 % intervals over test patients and seeds. The legend is beside the axes, in the order of the lines at
+    their right ends.
+
+    Args:
+        path: of the PNG; missing folders are made.
+        study: with the names of metric, data set and initialisations.
+        points: of :func:`curve_points`; those of other metrics are left out.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OptionalImportError: If matplotlib is not installed.
+    """
+    chosen = [point for point in points if point.metric == study.metric]
+    module = need_matplotlib("matplotlib.figure")
+    figure = module.Figure(figsize=(8.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    lines = []
+    for at, name in enumerate(study.initialisations):
+        own = sorted((p for p in chosen if p.initialisation == name), key=lambda p: p.volumes)
+        if not own:
+            continue
+        colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]
+        x = [p.volumes for p in own]
+        (line,) = axes.plot(
+            x, [p.score.estimate for p in own], marker=marker, color=colour, linestyle=_DASHES[at % len(_DASHES)],
+            linewidth=1.8, markersize=6, markeredgecolor="white", markeredgewidth=0.8, label=name, zorder=3,
+        )  # fmt: skip
+        axes.fill_between(x, [p.score.lower for p in own], [p.score.upper for p in own], color=colour, alpha=0.12, lw=0)
+        lines.append((own[-1].score.estimate, line))
+    ticks = {p.volumes: f"{p.volumes}\n(all)" if p.train_cases == ALL else str(p.volumes) for p in chosen}
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
+    axes.minorticks_off()
+    seeds = max(p.seeds for p in chosen)
+    axes.set(
+        xlabel="labelled volumes", ylabel=study.metric.replace("_", " "),
+        title=f"{study.name}: 95 % bands over {chosen[0].patients} test patients and {seeds} seed{'s' * (seeds > 1)}",
+    )  # fmt: skip
+    axes.title.set_fontsize(11)
+    axes.grid(alpha=0.3)
+    handles = [line for _, line in sorted(lines, key=lambda pair: pair[0], reverse=True)]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
+    return save_figure(figure, path)

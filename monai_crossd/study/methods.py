@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initialisations that a study compares, by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from monai.utils import look_up_option
+from torch import nn
+
+from ..networks import build_resnet
+from ..transfer import to_3d
+
+__all__ = ["METHODS", "PRETRAININGS", "Method", "build_2d", "initialise"]
+
+# what is trained on images: arguments of build_resnet
+PRETRAININGS: dict[str, dict[str, Any]] = {
+    "conv2d": {"conv": "conv"},
+    "crossd": {"conv": "crossd"},
+    "crossd-paper": {"conv": "crossd", "conv_options": {"bank_init": "paper"}},
+}
+
+
+class Method(NamedTuple):
+    """An initialisation.
+
+    Attributes:
+        pretraining: one of :data:`PRETRAININGS`; None: nothing is pretrained.
+        to_3d: how the 2D network becomes one for volumes, a method of :func:`monai_crossd.to_3d`; None: it stays 2D.
+        options: of that method.
+        hybrid: in fine-tuning the 2D network learns on with the images of the source, in the same steps and with the
+            same weights (:class:`monai_crossd.networks.HybridNet`).
+    """
+
+    pretraining: str | None
+    to_3d: str | None
+    options: Mapping[str, Any] = {}
+    hybrid: bool = False
+
+
+METHODS = {
+    # for images; "crossd" is the paper's form, like "crossd-bank"
+    "random2d": Method(None, None),
+    "conv2d": Method("conv2d", None),
+    "crossd": Method("crossd-paper", None),
+    # for volumes
+    "random": Method(None, "i3d"),
+    "conv2d-i3d": Method("conv2d", "i3d"),
+    "conv2d-center": Method("conv2d", "center"),
+    "conv2d-acs": Method("conv2d", "acs"),
+    "conv2d-mean_acs": Method("conv2d", "mean_acs"),
+    "conv2d-planar": Method("conv2d", "planar"),
+    "crossd-bank": Method("crossd-paper", "bank"),
+    "crossd-repeat-bank": Method("crossd", "bank"),
+    "crossd-i3d": Method("crossd", "i3d"),
+    "crossd-center": Method("crossd", "center"),
+    "crossd-acs": Method("crossd", "acs"),
+    "crossd-dynamic": Method("crossd", "crossd", {"placement": "center"}),
+    "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
+    "crossd-hybrid": Method("crossd", "crossd", {"placement": "center"}, hybrid=True),
+}
+
+
+def build_2d(pretraining: str | None, network: Mapping[str, Any], channels: int, classes: int) -> nn.Module:
+    """The ResNet that is trained on images.
+
+    Args:
+        pretraining: one of :data:`PRETRAININGS`; None is plain.
+        network: arguments of :func:`monai_crossd.networks.build_resnet`.
+        channels: of the images.
+        classes: of the images.
+    """
+    kind = look_up_option(pretraining or "conv2d", PRETRAININGS)
+    return build_resnet(spatial_dims=2, n_input_channels=channels, num_classes=classes, **kind, **network)
+
+
+def _draw(module: nn.Module) -> None:
+    """New weights, as MONAI's ResNet draws them in 3D."""
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.BatchNorm3d):
+        module.reset_parameters()
+
+
+def initialise(net2d: nn.Module, method: str, classes: int, keep_depth: bool = True) -> nn.Module:
+    """The network that is fine-tuned: what was trained on images, made 3D or not, with a new last layer.
+
+    Args:
+        net2d: what was trained, with a last layer `fc`; it is not changed.
+        method: one of :data:`METHODS`.
+        classes: of the new last layer.
+        keep_depth: of :func:`monai_crossd.to_3d`.
+
+    Example:
+        >>> import torch
+        >>> net = build_2d("crossd", {"model_name": "resnet10", "widen_factor": 0.25}, 1, 5)
+        >>> initialise(net, "crossd-dynamic", 3)(torch.randn(2, 1, 16, 16, 4)).shape
+        torch.Size([2, 3])
+    """
+    recipe = look_up_option(method, METHODS)
+    if recipe.to_3d is None:
+        net = copy.deepcopy(net2d)
+    else:
+        net = to_3d(net2d, recipe.to_3d, keep_depth=keep_depth, **recipe.options)
+        if recipe.pretraining is None:
+            net.apply(_draw)
+    assert isinstance(net.fc, nn.Linear)
+    net.fc = nn.Linear(net.fc.in_features, classes)
+    return net
