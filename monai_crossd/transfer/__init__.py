@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
-from .checkpoint import read_checkpoint, transfer_checkpoint
+from .checkpoint import read_checkpoint, start_from_2d, transfer_checkpoint
 from .files import read_file
 from .load import load_checkpoint
 from .modules3d import ConversionError
@@ -22,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "read_checkpoint",
     "read_file",
+    "start_from_2d",
     "to_3d",
     "to_crossd",
     "to_plain",

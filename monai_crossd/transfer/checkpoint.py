@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._options import look_up_option
+from ..conv.factory import name_of
 from .files import read_file
 from .report import TransferReport
 from .rules import CHOICES, SCRATCH
@@ -112,3 +113,32 @@ def transfer_checkpoint(
     report = transfer_weights(state, net3d, method, depth_axis, exclude=exclude)
     logger.info("from %s: %s", path, report.summary())
     return report
+
+
+def start_from_2d(
+    net3d: nn.Module,
+    path: str | os.PathLike | None,
+    inflate: str = "center",
+    *,
+    part: str | None = None,
+    exclude: str | Sequence[str] = (),
+) -> TransferReport | None:
+    """Fill a 3D network from the checkpoint of its 2D form and log what went over: what a bundle's config calls.
+
+    Args:
+        net3d: network to fill.
+        path: file of a state_dict; None leaves the network as it is (from scratch).
+        inflate: how plain 3D kernels are filled, "center", "i3d" or "bank".
+        part: path of a part of `net3d`, such as "encoder", which is filled alone where the file is of that part and not
+            of a whole network.
+        exclude: pattern or patterns of keys to leave alone.
+
+    Returns:
+        What went over, key by key; None from scratch.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no checkpoint, or does not fill the network; nothing is loaded then.
+    """
+    names = [name for layer in net3d.modules() if (name := name_of(layer)) is not None]
+    return transfer_checkpoint(path, net3d, names[0] if names else inflate, exclude=exclude, part=part)
