@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from monai_crossd.data import image_folder_datalist, list_images
+from monai_crossd.data import list_images
 from monai_crossd.data.fingerprint import stamp_file, stamp_image
 from monai_crossd.data.readers.formats import is_cache, mark_cache
+from monai_crossd.data.sources import image_folder_datalist
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
 MHD = "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_SHORT\nElementDataFile = {}\n"

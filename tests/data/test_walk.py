@@ -15,10 +15,11 @@ import SimpleITK as sitk
 from monai.transforms import LoadImage
 from PIL import Image
 
-from monai_crossd.data import SimpleITKReader, image_folder_datalist, list_images, load_datalist, read_shape
+from monai_crossd.data import SimpleITKReader, list_images, load_datalist, read_shape
 from monai_crossd.data.lists import group_channels
 from monai_crossd.data.readers.formats import find_format, image_format
 from monai_crossd.data.readers.npz import npz_path
+from monai_crossd.data.sources import image_folder_datalist
 from monai_crossd.data.walk import find_images, images_by_folder
 
 pydicom = pytest.importorskip("pydicom")
