@@ -49,6 +49,11 @@ class ConvBase(nn.Module):
 
     Raises:
         ValueError: If an argument or the input does not fit, with its value.
+
+    Example:
+        >>> from monai_crossd import ACSConv3d
+        >>> ACSConv3d(2, 4, 3, padding=1).to_plain()
+        Conv3d(2, 4, kernel_size=(3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1))
     """
 
     if TYPE_CHECKING:  # not at run time: TorchScript reads class annotations and does not know the union

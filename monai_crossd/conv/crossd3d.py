@@ -59,6 +59,11 @@ def crossd_conv3d(  # noqa: D417
         x: (B, C, H, W, D).
         depth_axis: Spatial axis of `x` that runs through the slices, MONAI's is the last.
         placement: "center" or "spread".
+
+    Example:
+        >>> volume, bank = torch.randn(2, 1, 8, 8, 5), torch.randn(4, 1, 3, 3, 3)
+        >>> crossd_conv3d(volume, bank, torch.zeros(2, 3), padding=1).shape
+        torch.Size([2, 4, 8, 8, 5])
     """
     axis = spatial_axis(depth_axis)
     check_word("placement", placement, PLACEMENTS)

@@ -100,6 +100,11 @@ def register() -> None:
     Done when monai_crossd is imported; doing it again changes nothing. A name that somebody else has taken stays
     theirs, with a warning: `use_conv` and the classes work all the same. "plane_cycle" is no entry: a plane that
     changes from layer to layer needs the network, which `use_conv` has.
+
+    Example:
+        >>> register()
+        >>> Conv["acs", 3].__name__
+        'ACSConv3d'
     """
     for name in (name for name, conv in CONVOLUTIONS.items() if conv.turns is None):
         taken = Conv.components.get(name.upper())

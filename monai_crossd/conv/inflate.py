@@ -34,7 +34,12 @@ def _insert(weight: Tensor, depth: int, depth_axis: int) -> Tensor:
 
 
 def repeat_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
-    """Repeat a 2D kernel (..., Kh, Kw) `depth` times along a new axis."""
+    """Repeat a 2D kernel (..., Kh, Kw) `depth` times along a new axis.
+
+    Example:
+        >>> repeat_kernel(torch.ones(1, 1, 3, 3), 5).shape
+        torch.Size([1, 1, 3, 3, 5])
+    """
     new = _insert(weight, depth, depth_axis)
     return torch.repeat_interleave(new, depth, dim=spatial_axis(depth_axis) - 3)
 
@@ -50,7 +55,12 @@ def spread_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
 
 
 def center_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
-    """Set a 2D kernel in slice depth // 2 of a 3D kernel of zeros: each slice gives its 2D response."""
+    """Set a 2D kernel in slice depth // 2 of a 3D kernel of zeros: each slice gives its 2D response.
+
+    Example:
+        >>> center_kernel(torch.ones(1, 1), 3).flatten()
+        tensor([0., 1., 0.])
+    """
     axis = spatial_axis(depth_axis) - 3
     new = _insert(weight, depth, depth_axis)
     shape = list(new.shape)
@@ -61,7 +71,12 @@ def center_kernel(weight: Tensor, depth: int, depth_axis: int = -1) -> Tensor:
 
 
 def orient_bank(bank: Tensor, depth_axis: int = -1) -> Tensor:
-    """Bank (O, I, Kd, Kh, Kw), through-plane axis first, as the 3D kernel whose depth lies on `depth_axis`."""
+    """Bank (O, I, Kd, Kh, Kw), through-plane axis first, as the 3D kernel whose depth lies on `depth_axis`.
+
+    Example:
+        >>> orient_bank(torch.zeros(1, 1, 5, 3, 3)).shape
+        torch.Size([1, 1, 3, 3, 5])
+    """
     return bank.movedim(-3, spatial_axis(depth_axis) - 3)
 
 

@@ -69,6 +69,10 @@ def shift_from_map(rotation_map: Tensor, max_angle: float = math.pi / 4) -> Tens
 
     Returns:
         (B, 3), in float32 at least: a shift in half precision would move kernels by up to 1/1000 of a voxel.
+
+    Example:
+        >>> shift_from_map(torch.zeros(2, 4, 5, 5)).shape
+        torch.Size([2, 3])
     """
     values = rotation_map.flatten(2)
     if values.dtype == torch.float16 or values.dtype == torch.bfloat16:
@@ -207,6 +211,10 @@ def shift_kernel(weight: Tensor, shift: Tensor) -> Tensor:
 
     Raises:
         ValueError: if a shape is another.
+
+    Example:
+        >>> shift_kernel(torch.ones(1, 1, 3, 3, 3), torch.zeros(2, 3)).shape
+        torch.Size([2, 1, 1, 3, 3, 3])
     """
     _check(weight, shift)
     return _mix(weight, shift, False)

@@ -153,6 +153,12 @@ def prepare_demo(task: str, root: PathLike, source: str = "chest_ct") -> Path:
         ValueError: When ``task`` or ``source`` is unknown.
         FileExistsError: When the folder of the set is there and holds no dataset.json.
         OptionalImportError: When the package that holds the volume is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     prepare_demo("segmentation", folder).relative_to(folder).as_posix()
+        'segmentation/dataset.json'
     """
     write, volume = look_up_option(task, _WRITERS), look_up_option(source, DEMO_SOURCES)
     folder = Path(root) if source == "chest_ct" else Path(root, source)

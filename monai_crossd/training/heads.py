@@ -263,6 +263,13 @@ def head_scores(
 
     Raises:
         ValueError: As there.
+
+    Example:
+        >>> probabilities = np.array([[0.9, 0.1, 0, 0], [0, 0, 0.2, 0.8]])
+        >>> labels = {0: "chest/normal", 1: "chest/pneumonia", 2: "breast/benign", 3: "breast/malignant"}
+        >>> scores = head_scores(probabilities, np.array([0, 3]), labels, {"chest": 2, "breast": 2})
+        >>> scores[0].metric, scores[0].estimate
+        ('balanced_accuracy', 1.0)
     """
     rows = []
     for name, outputs in _slices(heads).items():

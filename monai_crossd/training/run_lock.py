@@ -68,6 +68,13 @@ def claim_folders(*folders: PathLike) -> None:
 
 
 def release_folders() -> None:
-    """Gives back what :func:`claim_folders` took."""
+    """Gives back what :func:`claim_folders` took.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     claim_folders(folder)
+        ...     release_folders()
+    """
     while _held:
         _held.popitem()[1].release()

@@ -40,6 +40,10 @@ def noise_transforms(modality: str, keys: KeysCollection = "image") -> list[MapT
 
     Raises:
         ValueError: If the modality is unknown.
+
+    Example:
+        >>> [type(transform).__name__ for transform in noise_transforms("us")]
+        ['RandSpeckled', 'RandDepthGaind']
     """
     look_up_option(modality, ("ct", "mr", "us", "xray"))
     if modality in ("ct", "xray"):

@@ -152,6 +152,10 @@ def augment_by_data_set(modality: str | Sequence[str], heads: Mapping[str, int])
 
     Raises:
         ValueError: when a modality is unknown or there are not as many as data sets.
+
+    Example:
+        >>> len(augment_by_data_set(["ct", "us"], {"chest": 2, "breast": 3}))
+        1
     """
     words = _modalities(modality, heads) if heads else {}
     return [RandByDataSet({name: augmentation_transforms(word, 2) for name, word in words.items()})] if words else []

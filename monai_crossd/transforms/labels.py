@@ -103,6 +103,10 @@ class RoundLabelsd(MapArrayd):
         keys: of the label maps.
         num_classes: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> RoundLabelsd("label", num_classes=3)({"label": torch.tensor([[1.0001, 2.0]])})["label"].tolist()
+        [[1.0, 2.0]]
     """
 
     backend = RoundLabels.backend

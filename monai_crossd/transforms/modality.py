@@ -73,6 +73,10 @@ def load_transforms(
 
     Raises:
         ValueError: when an argument is out of range.
+
+    Example:
+        >>> [type(transform).__name__ for transform in load_transforms(2, spatial_size=64)][:2]
+        ['LoadImaged', 'CheckGridd']
     """
     if spatial_dims not in (2, 3):
         raise ValueError(f"spatial_dims is {spatial_dims}; expected 2 or 3.")

@@ -100,6 +100,11 @@ class N4BiasFieldCorrectiond(MapArrayd):
         shrink_factor: as there.
         iterations: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> flat = torch.full((1, 16, 16, 8), 100.0)
+        >>> N4BiasFieldCorrectiond("image", shrink_factor=2)({"image": flat})["image"].shape
+        torch.Size([1, 16, 16, 8])
     """
 
     backend = N4BiasFieldCorrection.backend
@@ -142,7 +147,13 @@ class RandNonuniformity(RandBiasField):
 
 
 class RandNonuniformityd(RandBiasFieldd):
-    """Dictionary version of :class:`RandNonuniformity`, with the arguments of MONAI's RandBiasFieldd."""
+    """Dictionary version of :class:`RandNonuniformity`, with the arguments of MONAI's RandBiasFieldd.
+
+    Example:
+        >>> transform = RandNonuniformityd("image", prob=1.0).set_random_state(0)
+        >>> transform({"image": torch.ones(1, 8, 8)})["image"].shape
+        torch.Size([1, 8, 8])
+    """
 
     def __init__(
         self,
@@ -222,6 +233,10 @@ class ClipPercentilesd(MapArrayd):
         upper: percentile.
         nonzero: of the foreground only.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> ClipPercentilesd("image", 0, 50)({"image": torch.arange(5.0)[None]})["image"].max().item()
+        2.5
     """
 
     backend = ClipPercentiles.backend

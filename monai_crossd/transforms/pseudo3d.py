@@ -222,6 +222,10 @@ class RepeatToVolumed(MapArrayd):
         depth: number of slices.
         depth_spacing: slice distance, mm.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> RepeatToVolumed("image", depth=3)({"image": torch.zeros(1, 5, 5)})["image"].shape
+        torch.Size([1, 5, 5, 3])
     """
 
     def __init__(
@@ -241,6 +245,10 @@ class FramesToVolumed(MapArrayd):
         padding: ``"replicate"``, ``"zeros"`` or ``"circular"``.
         depth_spacing: frame distance, mm.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> FramesToVolumed("film", num_frames=4)({"film": torch.zeros(1, 5, 5, 8)})["film"].shape
+        torch.Size([1, 5, 5, 4])
     """
 
     def __init__(
@@ -417,6 +425,12 @@ class RandVariantsToVolumed(Randomizable, _Variantsd):
         depth: number of slices.
         depth_spacing: slice distance, mm.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> from monai.transforms import RandFlipd
+        >>> transform = RandVariantsToVolumed(["image"], RandFlipd("image", prob=0.5), depth=3)
+        >>> transform.set_random_state(0)({"image": torch.zeros(1, 5, 5)})["image"].shape
+        torch.Size([1, 5, 5, 3])
     """
 
     def __init__(

@@ -86,6 +86,10 @@ class LogCompressd(MapArrayd):
         keys: of the images.
         dynamic_range: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> LogCompressd("image")({"image": torch.tensor([[[1e-9, 1.0]]])})["image"].tolist()
+        [[[-1.0, 1.0]]]
     """
 
     backend = LogCompress.backend
@@ -168,6 +172,11 @@ class RandSpeckled(RandMapArrayd):
         dynamic_range: as there.
         prob: probability of applying it.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> transform = RandSpeckled("image", prob=1.0).set_random_state(0)
+        >>> transform({"image": torch.zeros(1, 8, 8)})["image"].shape
+        torch.Size([1, 8, 8])
     """
 
     backend = RandSpeckle.backend
@@ -260,6 +269,11 @@ class RandDepthGaind(RandMapArrayd):
         dynamic_range: in dB.
         prob: probability of applying it.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> transform = RandDepthGaind("image", prob=1.0).set_random_state(0)
+        >>> transform({"image": torch.zeros(1, 8, 8)})["image"].shape
+        torch.Size([1, 8, 8])
     """
 
     backend = RandDepthGain.backend

@@ -77,6 +77,12 @@ class ReplaceNonFinited(MapArrayd):
         keys: of the images.
         fill: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> image = torch.tensor([[float("nan"), 0.5, 1.0]])
+        >>> with warnings.catch_warnings(record=True):  # it says how many there were
+        ...     ReplaceNonFinited("image")({"image": image})["image"].tolist()
+        [[0.5, 0.5, 1.0]]
     """
 
     backend = ReplaceNonFinite.backend
@@ -141,6 +147,10 @@ class EnsureChannelsd(MapArrayd):
         keys: of the images.
         channels: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> EnsureChannelsd("image", channels=3)({"image": torch.zeros(1, 4, 4)})["image"].shape
+        torch.Size([3, 4, 4])
     """
 
     backend = EnsureChannels.backend

@@ -164,6 +164,13 @@ def draw_bank(
     Raises:
         ValueError: When there is no such layer, it predicts no shift, or images or channels do not fit.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_crossd import CrossDConv2d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_bank(CrossDConv2d(1, 4, 3), "", torch.randn(2, 1, 16, 16), f"{folder}/bank.png").name
+        'bank.png'
     """
     layer: Any = find_layer(net, layer_name)
     dims = _check(layer, layer_name, images, channels)

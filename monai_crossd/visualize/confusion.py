@@ -30,6 +30,12 @@ def save_confusion(path: PathLike, counts: np.ndarray, names: Sequence[str]) -> 
     Raises:
         ValueError: When the shapes do not fit.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_confusion(f"{folder}/confusion.png", np.array([[8, 2], [1, 9]]), ["benign", "malignant"]).name
+        'confusion.png'
     """
     if counts.shape != (len(names), len(names)):
         raise ValueError(f"counts have shape {counts.shape}; expected {(len(names),) * 2} for the {len(names)} names.")

@@ -33,6 +33,12 @@ def save_curves(path: PathLike, history: History | Mapping[str, History]) -> Pat
     Raises:
         ValueError: When there is no metric.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_curves(f"{folder}/curves.png", {"train_loss": [(1, 0.9), (2, 0.7)]}).name
+        'curves.png'
     """
     several = any(isinstance(value, Mapping) for value in history.values())
     runs: Mapping[str, Any] = history if several else {"": history}

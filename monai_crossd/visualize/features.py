@@ -103,6 +103,14 @@ def draw_features(
         ValueError: When a network has no such layer, or the layer's output is no map of the expected dimension, or
             ``volume``, ``index``, ``depth_axis`` or ``channels`` do not fit.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_crossd import to_3d
+        >>> net2d = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_features(net2d, to_3d(net2d), torch.randn(1, 16, 16, 5), "0", f"{folder}/maps.png").name
+        'maps.png'
     """
     if volume.dim() != 4:
         raise ValueError(f"volume has shape {tuple(volume.shape)}; expected (C, H, W, D).")

@@ -108,6 +108,11 @@ def overlay_figure(
     Raises:
         ValueError: When the shapes are not those of volumes, or differ.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        >>> figure = overlay_figure(np.random.rand(16, 16, 4), np.eye(16, dtype=int)[..., None].repeat(4, axis=2))
+        >>> type(figure).__name__
+        'Figure'
     """
     if affine is None:
         affine = image.affine if isinstance(image, MetaTensor) else np.eye(4)
@@ -184,5 +189,12 @@ def save_overlay(path: PathLike, image: NdarrayOrTensor, prediction: NdarrayOrTe
 
     Returns:
         ``path``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     image, found = np.zeros((16, 16, 4)), np.ones((16, 16, 4), int)
+        ...     save_overlay(f"{folder}/a.png", image, found, labels={1: "liver"}).name
+        'a.png'
     """
     return save_figure(overlay_figure(image, prediction, **options), path)

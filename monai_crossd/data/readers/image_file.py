@@ -82,6 +82,14 @@ class ImageFile:
         path: of the file, of the folder of a DICOM series, or of the image in an .npz file.
         kind: a format of :func:`~.formats.find_format`, "npz", or "".
         series_uid: the series of a folder with several.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (5, 4)).save(f"{folder}/a.png")
+        ...     open_image(f"{folder}/a.png").kind
+        'picture'
     """
 
     path: str
@@ -134,6 +142,14 @@ def open_image(path: PathLike, series_uid: str = "") -> ImageFile:
 
     Raises:
         FileNotFoundError: When there is no such file.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("L", (5, 4)).save(f"{folder}/a.png")
+        ...     open_image(f"{folder}/a.png").path.endswith("a.png")
+        True
     """
     path = str(path)
     if is_npz_path(path):
