@@ -30,7 +30,12 @@ _NOT_PACKED = shutil.ignore_patterns(*_LEAVINGS, "real_conv", "real_crossd")
 
 
 def bundles_root() -> Path:
-    """Folder of the bundles that come with this package; copy a bundle with :func:`copy_bundle` to work in it."""
+    """Folder of the bundles that come with this package; copy a bundle with :func:`copy_bundle` to work in it.
+
+    Example:
+        >>> (bundles_root() / "crossd_2d_pretraining" / "configs" / "train.yaml").is_file()
+        True
+    """
     return _PACKED if _PACKED.is_dir() else Path(__file__).parents[1] / "bundles"
 
 
@@ -110,6 +115,12 @@ def pack_bundles(source: str | os.PathLike[str], target: str | os.PathLike[str])
 
     Raises:
         FileNotFoundError: If there are no bundles.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pack_bundles(bundles_root(), folder)
+        ...     sorted(path.name for path in Path(folder).iterdir())[:2]
+        ['crossd_2d_pretraining', 'crossd_3d_classification']
     """
     root, packed = Path(source), Path(target)
     names = sorted(path.parents[1].name for path in root.glob("*/configs/metadata.json"))
@@ -134,6 +145,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Args:
         argv: Arguments of the command line.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     main(["crossd_2d_pretraining", "--to", folder])  # doctest: +ELLIPSIS
+        /...crossd_2d_pretraining
     """
     parser = argparse.ArgumentParser(
         prog="python -m monai_crossd.bundles",

@@ -91,6 +91,11 @@ def make_pictures(
         FileNotFoundError: When the bundle has no configs/inference.json, or there are no weights or no shifts.
         ValueError: When weights and network do not fit, or a layer is not there.
         OptionalImportError: When matplotlib or the package of the CT is not installed.
+
+    Example:
+        .. code-block:: python
+
+            make_pictures("bundles/crossd_2d_pretraining", "pictures")
     """
     config = Path(bundle, "configs", "inference.json")
     if not config.is_file():
@@ -116,7 +121,13 @@ def make_pictures(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the command line and prints the files' names."""
+    """Reads the command line and prints the files' names.
+
+    Example:
+        .. code-block:: bash
+
+            python -m monai_crossd.explain --output_dir pictures
+    """
     parser = argparse.ArgumentParser(prog="python -m monai_crossd.explain", description=__doc__)
     bundle = bundles_root() / "crossd_2d_pretraining"
     parser.add_argument("--bundle", default=bundle, help="folder of a 2D bundle (%(default)s)")

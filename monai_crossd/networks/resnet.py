@@ -137,6 +137,11 @@ def register_backbones() -> None:
     """Put the Cross-D ResNets into MONAI's FLEXUNET_BACKBONE; done when monai_crossd is imported.
 
     A name that somebody else has taken stays theirs, with a warning.
+
+    Example:
+        >>> register_backbones()
+        >>> "crossd_resnet18" in FLEXUNET_BACKBONE.register_dict
+        True
     """
     before = dict(FLEXUNET_BACKBONE.register_dict)
     FLEXUNET_BACKBONE.register_class(CrossDResNetEncoder)

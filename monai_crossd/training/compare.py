@@ -65,7 +65,7 @@ def compare_runs(runs: Mapping[str, PathLike], metric: str = "val_mean_dice", pi
 
 
 def print_best(output_dir: PathLike, metric: str, weights: PathLike) -> None:
-    """Prints the best epoch of a run in one line; in a distributed run the first process does.
+    r"""Prints the best epoch of a run in one line; in a distributed run the first process does.
 
     Args:
         output_dir: folder of the run's history.csv, which HistoryHandler writes.
@@ -74,6 +74,13 @@ def print_best(output_dir: PathLike, metric: str, weights: PathLike) -> None:
 
     Raises:
         ValueError: When no epoch has a number for the metric.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "history.csv").write_text("epoch,val_mean_dice\n1,0.5\n2,0.7\n")
+        ...     print_best(folder, "val_mean_dice", "model.pt")
+        best validation mean dice 0.700 in epoch 2; weights in model.pt
     """
     if idist.get_rank() == 0:
         epoch, scores = best_scores(Path(output_dir) / "history.csv", metric)

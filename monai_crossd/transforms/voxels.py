@@ -80,7 +80,8 @@ class ReplaceNonFinited(MapArrayd):
 
     Example:
         >>> image = torch.tensor([[float("nan"), 0.5, 1.0]])
-        >>> with warnings.catch_warnings(record=True):  # it says how many there were
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # it says how many there were
         ...     ReplaceNonFinited("image")({"image": image})["image"].tolist()
         [[0.5, 0.5, 1.0]]
     """

@@ -36,7 +36,7 @@ class ShiftSummary(NamedTuple):
 
 
 def read_shifts(path: PathLike) -> list[ShiftSummary]:
-    """Reads the table that :class:`monai_crossd.training.ShiftHandler` writes.
+    r"""Reads the table that :class:`monai_crossd.training.ShiftHandler` writes.
 
     Args:
         path: of shifts.csv.
@@ -46,6 +46,14 @@ def read_shifts(path: PathLike) -> list[ShiftSummary]:
 
     Raises:
         ValueError: When the file is no such table.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = Path(folder, "shifts.csv")
+        ...     _ = table.write_text(f"{','.join(ShiftSummary._fields)}\n1,conv1,depth,8,1,0.1,0.8,0.9,1,1.1,1.2\n")
+        ...     [(row.layer, row.q50) for row in read_shifts(table)]
+        [('conv1', 1.0)]
     """
     with Path(path).open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
@@ -73,6 +81,11 @@ def draw_shifts(csv_path: PathLike, path: PathLike) -> Path:
     Raises:
         ValueError: When the table is none, or empty.
         OptionalImportError: When matplotlib is not installed.
+
+    Example:
+        .. code-block:: python
+
+            draw_shifts("eval/shifts.csv", "eval/shifts.png")
     """
     panels: dict[str, dict[str, list[ShiftSummary]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(read_shifts(csv_path), key=lambda row: row.epoch):
