@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether 2D pretraining helps in 3D: scores by number of labelled volumes, or on many data sets as in the paper."""
 
-from .comparisons import compare_averages, compare_methods, make_tables, resampled_t, summarise
-from .curve import CurveStudy, Initialisation, read_curve
+from .comparisons import compare_averages, compare_methods, make_tables, resampled_t, summarize
+from .curve import CurveStudy, Initialization, read_curve
 from .curve_report import compare_curves, curve_points, save_curve, write_curve_report
 from .curve_runner import run_curve
-from .methods import METHODS, Method, initialise
+from .methods import METHODS, Method, initialize
 from .paper import PRESETS, paper_dataset, paper_transforms, preset_studies, read_published
 from .paper_datasets import PAPER_DATASETS, PaperDataset
 from .plot import save_plot
@@ -20,7 +20,7 @@ __all__ = [
     "PRESETS",
     "CurveStudy",
     "DataSpec",
-    "Initialisation",
+    "Initialization",
     "Method",
     "PaperDataset",
     "Source",
@@ -29,7 +29,7 @@ __all__ = [
     "compare_curves",
     "compare_methods",
     "curve_points",
-    "initialise",
+    "initialize",
     "make_tables",
     "paper_dataset",
     "paper_transforms",
@@ -42,7 +42,7 @@ __all__ = [
     "run_study",
     "save_curve",
     "save_plot",
-    "summarise",
+    "summarize",
     "table1_metrics",
     "weighted_score",
     "write_curve_report",

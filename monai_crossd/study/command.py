@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f'{package} is not installed: a study needs `pip install "monai-crossd[study]"`')
     config = _read_config(parser, args.config_file, changes)
     try:
-        if "initialisations" in config:
+        if "initializations" in config:
             _run_curve(config, args)
             return
         if "preset" not in config:

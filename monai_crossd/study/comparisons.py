@@ -22,7 +22,7 @@ __all__ = [
     "holm",
     "make_tables",
     "resampled_t",
-    "summarise",
+    "summarize",
 ]
 
 AVERAGE = "Average"
@@ -103,7 +103,7 @@ class Summary(NamedTuple):
         source: what was pretrained on.
         dataset: what was fine-tuned on.
         mode: of fine-tuning.
-        method: of initialisation.
+        method: of initialization.
         mean: over seeds and folds.
         std: sample standard deviation over them; nan of one cell.
         cells: their number.
@@ -125,7 +125,7 @@ class Comparison(NamedTuple):
         source: what was pretrained on.
         dataset: what was fine-tuned on, or :data:`AVERAGE`.
         mode: of fine-tuning.
-        method: of initialisation.
+        method: of initialization.
         reference: the method it is compared with.
         difference: mean of method minus reference; nan without a pair.
         lower: bound of its 95 % confidence interval; nan where there is no test.
@@ -159,7 +159,7 @@ def cells_by_method(rows: Iterable[Row], metric: str) -> dict[tuple[str, str, st
     """Cells of each (source, dataset, mode, method), in the order of the rows.
 
     Args:
-        rows: finished cells, as in :func:`summarise`.
+        rows: finished cells, as in :func:`summarize`.
         metric: a column.
 
     Returns:
@@ -198,7 +198,7 @@ def split_ratio(rows: Collection[Row]) -> float:
     return float(np.mean(ratios)) if ratios else 0.0
 
 
-def summarise(rows: Iterable[Row], metric: str = "balanced_accuracy") -> list[Summary]:
+def summarize(rows: Iterable[Row], metric: str = "balanced_accuracy") -> list[Summary]:
     """Mean and sample standard deviation over seeds and folds, of each method, mode, data set and source.
 
     Args:
@@ -213,7 +213,7 @@ def summarise(rows: Iterable[Row], metric: str = "balanced_accuracy") -> list[Su
 
     Example:
         >>> cell = {"source": "slices", "dataset": "ct", "mode": "full", "method": "acs", "seed": 0}
-        >>> (s,) = summarise([{**cell, "fold": 0, "f1": 0.5}, {**cell, "fold": 1, "f1": 0.7}], "f1")
+        >>> (s,) = summarize([{**cell, "fold": 0, "f1": 0.5}, {**cell, "fold": 1, "f1": 0.7}], "f1")
         >>> f"{s.mean:.2f} ± {s.std:.2f} of {s.cells}"
         '0.60 ± 0.14 of 2'
     """
@@ -264,7 +264,7 @@ def compare_methods(rows: Iterable[Row], reference: str, metric: str = "balanced
     pairs. p values are corrected by :func:`holm` over all methods of one data set and mode.
 
     Args:
-        rows: finished cells, as in :func:`summarise`, with n_train and n_test.
+        rows: finished cells, as in :func:`summarize`, with n_train and n_test.
         reference: a method.
         metric: a column.
 
@@ -296,7 +296,7 @@ def compare_averages(rows: Iterable[Row], reference: str, metric: str = "balance
     training and splitting, not whether it holds for other patients.
 
     Args:
-        rows: finished cells, as in :func:`summarise`.
+        rows: finished cells, as in :func:`summarize`.
         reference: a method.
         metric: a column.
 
@@ -389,7 +389,7 @@ def make_tables(rows: Iterable[Row], reference: str, metric: str = "balanced_acc
         modalities = {str(row["dataset"]): str(row["modality"]) for row in of_mode}
         order = list(dict.fromkeys(modalities.values()))
         datasets = {name: kind for at in order for name, kind in modalities.items() if kind == at}
-        summaries = summarise(of_mode, metric)
+        summaries = summarize(of_mode, metric)
         scores: dict[tuple[str, str], dict[str, Summary]] = {}
         for source in dict.fromkeys(s.source for s in summaries):
             for s in summaries:

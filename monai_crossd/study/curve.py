@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a curve study compares: initialisations, by the number of labelled volumes that each may learn from.
+"""What a curve study compares: initializations, by the number of labelled volumes that each may learn from.
 
-One data set with a fixed test set, one network, one schedule of a fixed number of steps; a cell is an initialisation,
-a number of labelled volumes and a seed. All initialisations of a seed learn from the same volumes.
+One data set with a fixed test set, one network, one schedule of a fixed number of steps; a cell is an initialization,
+a number of labelled volumes and a seed. All initializations of a seed learn from the same volumes.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from .._options import look_up_option
-from ..transfer import conv_of
+from ..conv.factory import CONVOLUTIONS
 from .scores import METRICS
 from .split import ALL
 from .study import DataSpec, check_names, make_entry
 
-__all__ = ["CurveCell", "CurveStudy", "Initialisation", "curve_cells", "read_curve"]
+__all__ = ["CurveCell", "CurveStudy", "Initialization", "curve_cells", "read_curve"]
 
-SCRATCH = "conv3d"  # a method that carries nothing
+_OF_CARRIED = ("inflate", "carried_rate", "frozen_steps")
+INFLATE = ("center", "i3d", "bank")
 
 
-class Initialisation(NamedTuple):
+class Initialization(NamedTuple):
     """Where a network starts from, and how what it carries learns.
 
     Attributes:
         weights: a name in the study's `source`; None is from scratch.
-        method: how 2D kernels become 3D, of :func:`monai_crossd.transfer_weights`; from scratch, a method whose
-            convolutions the network has, or "conv3d" for plain ones.
+        conv: which 3D convolutions the network is built with, as `conv` of :func:`monai_crossd.to_3d`.
+        inflate: how 2D weights fill those that are plain: "center", "i3d" or "bank".
         network: entries over those of the study's `network`, such as {"conv_options": {"placement": "spread"}}.
         carried_rate: learning rate of what was carried from 2D, as a part of that of new layers.
         frozen_steps: for so many steps at first only new layers learn.
     """
 
     weights: str | None = None
-    method: str = SCRATCH
+    conv: str = "conv"
+    inflate: str = "center"
     network: Mapping[str, Any] = {}
     carried_rate: float = 1.0
     frozen_steps: int = 0
@@ -53,7 +55,7 @@ class CurveStudy(NamedTuple):
         spatial_size: classification: voxels that a volume is resized to; segmentation: voxels of a random crop.
         network: config of a MONAI network in 3D, `_target_` and arguments, in which "@conv", "@in_channels" and
             "@num_classes" stand for those of the cell. Without "@conv" it is built inside `use_conv`.
-        initialisations: by name.
+        initializations: by name.
         iterations: steps of each cell, however many volumes it has.
         batch_size: volumes or crops per step.
         learning_rate: highest one of the one-cycle schedule.
@@ -62,7 +64,7 @@ class CurveStudy(NamedTuple):
         train_cases: numbers of labelled volumes, and "all".
         seeds: of drawn volumes, new weights, order and augmentation.
         metric: that the figure shows.
-        compare_with: names or patterns of initialisations; against the best of each, by number of volumes, all others
+        compare_with: names or patterns of initializations; against the best of each, by number of volumes, all others
             are tested.
         window: segmentation: voxels that the network sees at once in the test; None is `spatial_size`.
         channels: of the images.
@@ -81,7 +83,7 @@ class CurveStudy(NamedTuple):
     modality: str
     spatial_size: Sequence[int]
     network: Mapping[str, Any]
-    initialisations: Mapping[str, Initialisation]
+    initializations: Mapping[str, Initialization]
     iterations: int
     batch_size: int
     learning_rate: float
@@ -113,14 +115,14 @@ class CurveStudy(NamedTuple):
 class CurveCell(NamedTuple):
     """One training and its test."""
 
-    initialisation: str
+    initialization: str
     train_cases: int | str
     seed: int
 
     @property
     def name(self) -> str:
         """In the name of its file."""
-        return f"{self.train_cases}/{self.initialisation}-seed{self.seed}"
+        return f"{self.train_cases}/{self.initialization}-seed{self.seed}"
 
 
 def _check_least(name: str, value: Any, least: int, whole: bool = True) -> None:
@@ -133,22 +135,22 @@ def read_curve(config: Mapping[str, Any]) -> CurveStudy:
     """The study that a config describes, checked before anything is computed.
 
     Args:
-        config: keys are the attributes of :class:`CurveStudy`; `initialisations` are mappings of the attributes of
-            :class:`Initialisation`.
+        config: keys are the attributes of :class:`CurveStudy`; `initializations` are mappings of the attributes of
+            :class:`Initialization`.
 
     Raises:
         ValueError: If a key is unknown or missing or a value is out of its range, with both.
     """
     values = dict(config)
-    starts = values.get("initialisations")
+    starts = values.get("initializations")
     if not isinstance(starts, Mapping) or not starts:
-        raise ValueError(f"initialisations is {starts!r}; expected at least one, by name, such as {{scratch: {{}}}}.")
-    values["initialisations"] = {
-        str(name): make_entry(Initialisation, start or {}, f"initialisation {name}") for name, start in starts.items()
+        raise ValueError(f"initializations is {starts!r}; expected at least one, by name, such as {{scratch: {{}}}}.")
+    values["initializations"] = {
+        str(name): make_entry(Initialization, start or {}, f"initialization {name}") for name, start in starts.items()
     }
     look_up_option(values.get("task"), METRICS)
     values["metric"] = values.get("metric") or next(iter(METRICS[values["task"]]))
-    values["compare_with"] = values.get("compare_with") or [next(iter(values["initialisations"]))]
+    values["compare_with"] = values.get("compare_with") or [next(iter(values["initializations"]))]
     for name in ("data", "source"):
         if name in values and values[name] is None:
             raise ValueError(f"{name} is not given: add --{name} with where it lies.")
@@ -166,29 +168,28 @@ def read_curve(config: Mapping[str, Any]) -> CurveStudy:
         raise ValueError(f"spatial_size is {study.spatial_size}; expected three numbers of voxels.")
     if not isinstance(study.network, Mapping) or "_target_" not in study.network:
         raise ValueError(f"network is {study.network!r}; expected a config of a MONAI network, with _target_.")
-    for name, start in study.initialisations.items():
+    for name, start in study.initializations.items():
         _check_start(study, name, start)
     for pattern in study.compare_with:
         if not matching(study, pattern):
             raise ValueError(
-                f"compare_with has {pattern!r}, which no initialisation fits: {', '.join(study.initialisations)}."
+                f"compare_with has {pattern!r}, which no initialization fits: {', '.join(study.initializations)}."
             )
     return study
 
 
-def _check_start(study: CurveStudy, name: str, start: Initialisation) -> None:
+def _check_start(study: CurveStudy, name: str, start: Initialization) -> None:
     if "/" in name:
-        raise ValueError(f"initialisation {name!r}: its name becomes that of a file, write it without /.")
-    conv_of(start.method)
+        raise ValueError(f"initialization {name!r}: its name becomes that of a file, write it without /.")
+    look_up_option(start.conv, ("conv", *CONVOLUTIONS))
+    look_up_option(start.inflate, INFLATE)
     if start.weights is not None:
         if start.weights not in study.source:
-            raise ValueError(f"initialisation {name}: no weights {start.weights!r} in source {list(study.source)}.")
+            raise ValueError(f"initialization {name}: no weights {start.weights!r} in source {list(study.source)}.")
         if not study.source[start.weights]:
             raise ValueError(f"source has no file for {start.weights!r}: add --source::{start.weights} FILE.")
-        if start.method == SCRATCH:
-            raise ValueError(f"initialisation {name} has weights and the method {SCRATCH!r}, which carries none.")
-    elif start.carried_rate != 1 or start.frozen_steps:
-        raise ValueError(f"initialisation {name} has no weights: carried_rate and frozen_steps are for carried layers.")
+    elif used := [key for key in _OF_CARRIED if getattr(start, key) != Initialization._field_defaults[key]]:
+        raise ValueError(f"initialization {name} has no weights, and {' and '.join(used)} are for what is carried.")
     _check_least(f"carried_rate of {name}", start.carried_rate, 0, whole=False)
     _check_least(f"frozen_steps of {name}", start.frozen_steps, 0)
     if start.frozen_steps >= study.iterations:
@@ -196,8 +197,8 @@ def _check_start(study: CurveStudy, name: str, start: Initialisation) -> None:
 
 
 def matching(study: CurveStudy, pattern: str) -> list[str]:
-    """Initialisations whose name fits a pattern."""
-    return [name for name in study.initialisations if fnmatchcase(name, pattern)]
+    """Initializations whose name fits a pattern."""
+    return [name for name in study.initializations if fnmatchcase(name, pattern)]
 
 
 def curve_cells(study: CurveStudy) -> list[CurveCell]:
@@ -206,5 +207,5 @@ def curve_cells(study: CurveStudy) -> list[CurveCell]:
         CurveCell(name, count, seed)
         for seed in study.seeds
         for count in study.train_cases
-        for name in study.initialisations
+        for name in study.initializations
     ]

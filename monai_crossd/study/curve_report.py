@@ -37,7 +37,7 @@ __all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "save_c
 RESAMPLES = 10_000
 
 Count = int | str
-Found = dict[tuple[str, Count], dict[int, Result]]  # results by seed, of an initialisation and a number of volumes
+Found = dict[tuple[str, Count], dict[int, Result]]  # results by seed, of an initialization and a number of volumes
 
 
 class Interval(NamedTuple):
@@ -54,10 +54,10 @@ class Interval(NamedTuple):
 
 
 class CurvePoint(NamedTuple):
-    """A score of an initialisation with a number of labelled volumes; `train_cases` as the study names it."""
+    """A score of an initialization with a number of labelled volumes; `train_cases` as the study names it."""
 
     metric: str
-    initialisation: str
+    initialization: str
     train_cases: Count
     volumes: int
     score: Interval
@@ -66,23 +66,23 @@ class CurvePoint(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """An initialisation minus another on the same patients and seeds.
+    """An initialization minus another on the same patients and seeds.
 
     Attributes:
         metric: of the scores.
-        initialisation: that is compared.
+        initialization: that is compared.
         against: pattern of those it is compared with.
         best: the one of them with the best score at this number of volumes.
         train_cases: number of labelled volumes, as the study names it.
         difference: with its intervals.
         p: two-sided, of the bootstrap over patients and seeds.
-        p_holm: corrected for all initialisations that are compared with the same at this number of volumes.
+        p_holm: corrected for all initializations that are compared with the same at this number of volumes.
         ahead: number of seeds in which it is ahead.
         seeds: that both have.
     """
 
     metric: str
-    initialisation: str
+    initialization: str
     against: str
     best: str
     train_cases: Count
@@ -101,10 +101,10 @@ def _by_place(results: Sequence[Result]) -> Found:
     """
     found: Found = {}
     for result in results:
-        found.setdefault((result["initialisation"], result["train_cases"]), {})[result["seed"]] = result
+        found.setdefault((result["initialization"], result["train_cases"]), {})[result["seed"]] = result
         if result["items"] != results[0]["items"]:
             raise ValueError(
-                f"{result['initialisation']} with {result['train_cases']} volumes, seed {result['seed']}, was tested "
+                f"{result['initialization']} with {result['train_cases']} volumes, seed {result['seed']}, was tested "
                 "on other items than the first cell: the data set has changed. Run the study in another folder."
             )
     return found
@@ -141,7 +141,7 @@ def _bounds(samples: np.ndarray) -> tuple[float, float]:
 
 
 def curve_points(results: Sequence[Result], metric: str, resamples: int = RESAMPLES, seed: int = 0) -> list[CurvePoint]:
-    """Scores of all initialisations and numbers of volumes, means over their seeds.
+    """Scores of all initializations and numbers of volumes, means over their seeds.
 
     Args:
         results: of finished cells.
@@ -167,7 +167,7 @@ def curve_points(results: Sequence[Result], metric: str, resamples: int = RESAMP
 def compare_curves(
     study: CurveStudy, results: Sequence[Result], metric: str, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Difference]:
-    """Each initialisation minus the best of each entry of `compare_with`, on the seeds that both have.
+    """Each initialization minus the best of each entry of `compare_with`, on the seeds that both have.
 
     Which is best is seen on the same test set, which is to the disadvantage of what is compared with it.
 
@@ -184,7 +184,7 @@ def compare_curves(
     scores = {place: bootstrap.scores(by_seed, metric) for place, by_seed in found.items()}
     sign = -1 if metric.startswith("surface_distance") else 1
     differences: list[Difference] = []
-    left = list(study.initialisations)
+    left = list(study.initializations)
     for pattern in study.compare_with:
         members = matching(study, pattern)
         left = [name for name in left if name not in members]
@@ -275,17 +275,17 @@ def format_curve(
     patients, seeds = points[0].patients, sorted({result["seed"] for result in results})
     lines = [f"# {study.name}: {study.task} by number of labelled volumes", ""]
     lines += [f"Means over the seeds {seeds}; in brackets 95 % intervals over {patients} test patients and the seeds."]
-    shown = {(d.initialisation, d.against, d.train_cases): d for d in differences if d.metric == study.metric}
+    shown = {(d.initialization, d.against, d.train_cases): d for d in differences if d.metric == study.metric}
     for metric in dict.fromkeys(point.metric for point in points):
         lines += ["", f"## {metric.replace('_', ' ')}", ""]
         lines += _score_table(study, [p for p in points if p.metric == metric], metric)
     for pattern in study.compare_with:
         lines += ["", f"## {study.metric.replace('_', ' ')}: against {_best_of(study, pattern)}", ""]
         lines += _table(
-            ["initialisation", "volumes", "difference", "95 % interval", "patients alone", "p (Holm)", "seeds ahead"],
+            ["initialization", "volumes", "difference", "95 % interval", "patients alone", "p (Holm)", "seeds ahead"],
             [
                 [
-                    d.initialisation, str(d.train_cases), f"{d.difference.estimate:+.3f}",
+                    d.initialization, str(d.train_cases), f"{d.difference.estimate:+.3f}",
                     f"{d.difference.lower:+.3f} to {d.difference.upper:+.3f}",
                     f"{d.difference.lower_patients:+.3f} to {d.difference.upper_patients:+.3f}",
                     f"{d.p_holm:.3f}" if d.p_holm >= 0.001 else "< 0.001", f"{d.ahead} of {d.seeds}",
@@ -310,15 +310,15 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -> list[str]:
-    by_place = {(p.initialisation, p.train_cases): p for p in points}
+    by_place = {(p.initialization, p.train_cases): p for p in points}
     rows = []
-    for name in study.initialisations:
+    for name in study.initializations:
         found = [by_place.get((name, count)) for count in study.train_cases]
         rows.append([name, *("-" if p is None else _score(p) for p in found)])
     for name, scores in study.published.items():
         if metric in scores:
             rows.append([name, *("-" for _ in study.train_cases[1:]), f"{scores[metric]:.3f}"])
-    return _table(["initialisation", *map(str, study.train_cases)], rows)
+    return _table(["initialization", *map(str, study.train_cases)], rows)
 
 
 def _score(point: CurvePoint) -> str:
@@ -333,14 +333,14 @@ _DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
 
 
 def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) -> Path:
-    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialisation.
+    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialization.
 
     Bands are 95 % intervals over test patients and seeds. The legend is beside the axes, in the order of the lines at
     their right ends.
 
     Args:
         path: of the PNG; missing folders are made.
-        study: with the names of metric, data set and initialisations.
+        study: with the names of metric, data set and initializations.
         points: of :func:`curve_points`; those of other metrics are left out.
 
     Returns:
@@ -354,8 +354,8 @@ def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) 
     figure = module.Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
     lines = []
-    for at, name in enumerate(study.initialisations):
-        own = sorted((p for p in chosen if p.initialisation == name), key=lambda p: p.volumes)
+    for at, name in enumerate(study.initializations):
+        own = sorted((p for p in chosen if p.initialization == name), key=lambda p: p.volumes)
         if not own:
             continue
         colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]

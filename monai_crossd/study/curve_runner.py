@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from .._replacing import replacing
 from ..conv import use_conv
-from ..transfer import conv_of, read_checkpoint, transfer_weights
-from .curve import CurveCell, CurveStudy, Initialisation, curve_cells
+from ..transfer import read_checkpoint, start_from_2d
+from .curve import CurveCell, CurveStudy, Initialization, curve_cells
 from .learning import augment, endless_batches, learn, predict
 from .load import Items, Volumes, load_items, load_volumes
 from .split import draw_cases
@@ -39,30 +39,31 @@ LABEL_SMOOTHING = 0.05
 logger = logging.getLogger(__name__)
 
 
-def build_network(study: CurveStudy, start: Initialisation, classes: int) -> nn.Module:
-    """The network of an initialisation, with new weights."""
+def build_network(study: CurveStudy, start: Initialization, classes: int) -> nn.Module:
+    """The network of an initialization, with new weights."""
     definition = {**study.network, **start.network}
-    conv = conv_of(start.method)
-    config = {"network": definition, "conv": conv, "in_channels": study.channels, "num_classes": classes}
+    config = {"network": definition, "conv": start.conv, "in_channels": study.channels, "num_classes": classes}
     told = "@conv" in json.dumps(definition)
-    with nullcontext() if told or conv == "conv" else use_conv(conv):
+    with nullcontext() if told or start.conv == "conv" else use_conv(start.conv):
         network: nn.Module = ConfigParser(config).get_parsed_content("network")
     return network
 
 
-def carry(network: nn.Module, study: CurveStudy, start: Initialisation) -> tuple[set[str], str]:
-    """Fills a network from the 2D weights of its initialisation; a classifier fills the encoder of a U-Net.
+def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple[set[str], str]:
+    """Fills a network from the 2D weights of its initialization; those of an encoder fill that of a U-Net.
 
     Returns:
         Keys of the network that were filled, and the report's summary.
     """
-    state = read_checkpoint(study.source[str(start.weights)])
+    path = study.source[str(start.weights)]
+    state = read_checkpoint(path)
     is_unet = isinstance(getattr(network, "encoder", None), nn.Module)
     prefix = "encoder." if is_unet and not any("encoder." in key for key in state) else ""
     part = network.get_submodule(prefix.rstrip("."))
     keys = [*part.state_dict(), *state]
     exclude = [pattern for pattern in study.exclude if any(fnmatchcase(key, pattern) for key in keys)]
-    report = transfer_weights(state, part, start.method, exclude=exclude)
+    report = start_from_2d(part, path, start.inflate, exclude=exclude)
+    assert report is not None
     return {f"{prefix}{key}" for key in report.transferred}, report.summary()
 
 
@@ -149,7 +150,7 @@ def run_curve_cell(study: CurveStudy, output_dir: Path, cell: CurveCell, device:
         device: to train on.
     """
     items = _load(study, str(output_dir / "demo"))
-    start, began = study.initialisations[cell.initialisation], time.perf_counter()
+    start, began = study.initializations[cell.initialization], time.perf_counter()
     sections = np.array(items.sections)
     pool = np.flatnonzero(sections == "training")
     test = np.flatnonzero(sections == ("test" if "test" in items.sections else "validation"))
@@ -212,8 +213,10 @@ def _claimed(path: Path) -> Iterator[bool]:
         lock.release()
 
 
+ENTRIES = "entries"  # settings of which a later study may have others beside those of cells that are done
+
 # what cells of a folder may differ in, or what only the report depends on
-_FREE = ("name", "data", "source", "train_cases", "seeds", "initialisations", "metric", "compare_with", "published")
+_FREE = ("name", "data", "source", "train_cases", "seeds", "initializations", "metric", "compare_with", "published")
 
 
 def _settings(study: CurveStudy) -> dict[str, Any]:
@@ -221,12 +224,14 @@ def _settings(study: CurveStudy) -> dict[str, Any]:
     digests = {
         name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
         for name, path in study.source.items()
-        if any(start.weights == name for start in study.initialisations.values())
+        if any(start.weights == name for start in study.initializations.values())
     }
     settings = {name: value for name, value in study._asdict().items() if name not in _FREE}
-    for name, start in study.initialisations.items():
-        settings[f"initialisation {name}"] = {**start._asdict(), "sha256": digests.get(str(start.weights))}
-    return json.loads(json.dumps(settings))
+    entries = {
+        f"initialization {name}": {**start._asdict(), "sha256": digests.get(str(start.weights))}
+        for name, start in study.initializations.items()
+    }
+    return json.loads(json.dumps(settings | {ENTRIES: entries}))
 
 
 def keep_settings(study: CurveStudy, output_dir: Path) -> None:
@@ -239,15 +244,17 @@ def keep_settings(study: CurveStudy, output_dir: Path) -> None:
     path, new = output_dir / "settings.json", _settings(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        old = json.loads(path.read_text()) if path.exists() else {}
-        for name in old.keys() & new.keys():
-            if old[name] != new[name]:
+        old = json.loads(path.read_text()) if path.exists() else {**new, ENTRIES: {}}
+        entries = old.get(ENTRIES, {}), new[ENTRIES]
+        pairs = [(name, old.get(name), new.get(name)) for name in old | new if name != ENTRIES]
+        pairs += [(name, entries[0][name], entries[1][name]) for name in entries[0].keys() & entries[1].keys()]
+        for name, before, now in pairs:
+            if before != now:
                 raise ValueError(
-                    f"{output_dir} holds cells with {name} {old[name]}, and it is {new[name]} now: name another "
-                    "output_dir."
+                    f"{output_dir} holds cells with {name} {before}, and it is {now} now: name another output_dir."
                 )
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(old | new, indent=1))
+            temporary.write_text(json.dumps(new | {ENTRIES: entries[0] | entries[1]}, indent=1))
 
 
 def _place() -> tuple[int, int]:

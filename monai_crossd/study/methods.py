@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The initialisations that a study compares, by name."""
+"""The initializations that a study compares, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from ..networks import build_resnet
 from ..transfer import to_3d
 
-__all__ = ["METHODS", "PRETRAININGS", "Method", "build_2d", "initialise"]
+__all__ = ["METHODS", "PRETRAININGS", "Method", "build_2d", "initialize"]
 
 # what is trained on images: arguments of build_resnet
 PRETRAININGS: dict[str, dict[str, Any]] = {
@@ -24,42 +24,44 @@ PRETRAININGS: dict[str, dict[str, Any]] = {
 
 
 class Method(NamedTuple):
-    """An initialisation.
+    """An initialization.
 
     Attributes:
         pretraining: one of :data:`PRETRAININGS`; None: nothing is pretrained.
-        to_3d: how the 2D network becomes one for volumes, a method of :func:`monai_crossd.to_3d`; None: it stays 2D.
-        options: of that method.
+        conv: 3D convolutions of the network for volumes, as in :func:`monai_crossd.to_3d`; None: it stays 2D.
+        inflate: how plain 3D kernels are filled.
+        options: of the convolutions.
         hybrid: in fine-tuning the 2D network learns on with the images of the source, in the same steps and with the
             same weights (:class:`monai_crossd.networks.HybridNet`).
     """
 
     pretraining: str | None
-    to_3d: str | None
+    conv: str | None = None
+    inflate: str = "center"
     options: Mapping[str, Any] = {}
     hybrid: bool = False
 
 
 METHODS = {
     # for images; "crossd" is the paper's form, like "crossd-bank"
-    "random2d": Method(None, None),
-    "conv2d": Method("conv2d", None),
-    "crossd": Method("crossd-paper", None),
+    "random2d": Method(None),
+    "conv2d": Method("conv2d"),
+    "crossd": Method("crossd-paper"),
     # for volumes
-    "random": Method(None, "i3d"),
-    "conv2d-i3d": Method("conv2d", "i3d"),
-    "conv2d-center": Method("conv2d", "center"),
+    "random": Method(None, "conv"),
+    "conv2d-i3d": Method("conv2d", "conv", "i3d"),
+    "conv2d-center": Method("conv2d", "conv"),
     "conv2d-acs": Method("conv2d", "acs"),
     "conv2d-mean_acs": Method("conv2d", "mean_acs"),
     "conv2d-planar": Method("conv2d", "planar"),
-    "crossd-bank": Method("crossd-paper", "bank"),
-    "crossd-repeat-bank": Method("crossd", "bank"),
-    "crossd-i3d": Method("crossd", "i3d"),
-    "crossd-center": Method("crossd", "center"),
+    "crossd-bank": Method("crossd-paper", "conv", "bank"),
+    "crossd-repeat-bank": Method("crossd", "conv", "bank"),
+    "crossd-i3d": Method("crossd", "conv", "i3d"),
+    "crossd-center": Method("crossd", "conv"),
     "crossd-acs": Method("crossd", "acs"),
-    "crossd-dynamic": Method("crossd", "crossd", {"placement": "center"}),
-    "crossd-dynamic-spread": Method("crossd", "crossd", {"placement": "spread"}),
-    "crossd-hybrid": Method("crossd", "crossd", {"placement": "center"}, hybrid=True),
+    "crossd-dynamic": Method("crossd", "crossd", options={"placement": "center"}),
+    "crossd-dynamic-spread": Method("crossd", "crossd", options={"placement": "spread"}),
+    "crossd-hybrid": Method("crossd", "crossd", options={"placement": "center"}, hybrid=True),
 }
 
 
@@ -84,7 +86,7 @@ def _draw(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def initialise(net2d: nn.Module, method: str, classes: int, keep_depth: bool = True) -> nn.Module:
+def initialize(net2d: nn.Module, method: str, classes: int, keep_depth: bool = True) -> nn.Module:
     """The network that is fine-tuned: what was trained on images, made 3D or not, with a new last layer.
 
     Args:
@@ -96,14 +98,15 @@ def initialise(net2d: nn.Module, method: str, classes: int, keep_depth: bool = T
     Example:
         >>> import torch
         >>> net = build_2d("crossd", {"model_name": "resnet10", "widen_factor": 0.25}, 1, 5)
-        >>> initialise(net, "crossd-dynamic", 3)(torch.randn(2, 1, 16, 16, 4)).shape
+        >>> initialize(net, "crossd-dynamic", 3)(torch.randn(2, 1, 16, 16, 4)).shape
         torch.Size([2, 3])
     """
     recipe = look_up_option(method, METHODS)
-    if recipe.to_3d is None:
+    if recipe.conv is None:
         net = copy.deepcopy(net2d)
     else:
-        net = to_3d(net2d, recipe.to_3d, keep_depth=keep_depth, **recipe.options)
+        method = recipe.inflate if recipe.conv == "conv" else recipe.conv
+        net = to_3d(net2d, method, keep_depth=keep_depth, **recipe.options)
         if recipe.pretraining is None:
             net.apply(_draw)
     assert isinstance(net.fc, nn.Linear)

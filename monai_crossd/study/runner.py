@@ -22,7 +22,7 @@ from ..networks import HybridNet
 from ..transfer import load_checkpoint, read_checkpoint
 from .learning import fine_tune, fit, predict
 from .load import Items, keep_last, load_items, locate
-from .methods import METHODS, build_2d, initialise
+from .methods import METHODS, build_2d, initialize
 from .scores import table1_metrics
 from .split import draw_per_class, make_folds
 from .study import Cell, DataSpec, Source, Study, list_cells
@@ -136,7 +136,7 @@ def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[st
     classes = max(labels) + 1
     recipe = METHODS[cell.method]
     net2d = pretrained_network(study, output_dir, recipe.pretraining, cell.seed, spec.channels)
-    network = initialise(net2d, cell.method, classes, study.keep_depth).to(device)
+    network = initialize(net2d, cell.method, classes, study.keep_depth).to(device)
     beside = None
     if recipe.hybrid:
         source, _ = load_source(study.source, study.channels, str(output_dir / "demo"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a study compares, read from a config: source, data sets, initialisations, modes, seeds and schedules."""
+"""What a study compares, read from a config: source, data sets, initializations, modes, seeds and schedules."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Source(NamedTuple):
 
 
 class Study(NamedTuple):
-    """A comparison of initialisations.
+    """A comparison of initializations.
 
     Attributes:
         source: of what is known from 2D.
@@ -170,7 +170,7 @@ def read_study(config: Mapping[str, Any]) -> Study:
             look_up_option(spec.modality, ("ct", "mr", "us"))
         else:
             look_up_option(spec.paper, list(PAPER_DATASETS))
-        dims = {3 if METHODS[name].to_3d else 2 for name in study.methods} if spec in study.datasets else {2}
+        dims = {3 if METHODS[name].conv else 2 for name in study.methods} if spec in study.datasets else {2}
         if dims != {spec.spatial_dims}:
             raise ValueError(
                 f"{spec.name} is {spec.spatial_dims}D (spatial_size {spec.spatial_size}), and the methods "

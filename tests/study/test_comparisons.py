@@ -15,7 +15,7 @@ from monai_crossd.study.comparisons import (
     compare_methods,
     holm,
     resampled_t,
-    summarise,
+    summarize,
 )
 
 METHODS = ("conv2d-i3d", "random", "crossd-dynamic", "crossd-bank")
@@ -110,13 +110,13 @@ def test_holm_leaves_out_what_was_not_tested():
 
 def test_summary_is_mean_and_sample_deviation():
     rows = make_cells()
-    summary = {(s.dataset, s.method): s for s in summarise(rows)}
+    summary = {(s.dataset, s.method): s for s in summarize(rows)}
     assert list(summary) == [(d, m) for d in ("ct", "mr") for m in METHODS]
     for (dataset, method), s in summary.items():
         values = scores(rows, dataset, method)
         assert (s.mean, s.std, s.cells) == pytest.approx((values.mean(), values.std(ddof=1), 12))
-    assert math.isnan(summarise(rows[:1])[0].std)
-    assert summarise(rows, "f1")[0].mean == pytest.approx(summary["ct", METHODS[0]].mean / 2)
+    assert math.isnan(summarize(rows[:1])[0].std)
+    assert summarize(rows, "f1")[0].mean == pytest.approx(summary["ct", METHODS[0]].mean / 2)
 
 
 def test_comparisons_use_the_pairs_and_their_ratio():

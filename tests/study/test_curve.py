@@ -48,9 +48,9 @@ NETWORKS = {
 }  # fmt: skip
 STARTS = {
     "scratch": {},
-    "plain-i3d": {"weights": "plain", "method": "i3d"},
-    "plain-acs": {"weights": "plain", "method": "acs", "carried_rate": 0.1, "frozen_steps": 1},
-    "dynamic": {"weights": "banks", "method": "crossd"},
+    "plain-i3d": {"weights": "plain", "inflate": "i3d"},
+    "plain-acs": {"weights": "plain", "conv": "acs", "carried_rate": 0.1, "frozen_steps": 1},
+    "dynamic": {"weights": "banks", "conv": "crossd"},
 }
 
 
@@ -72,7 +72,7 @@ def config(folder, task, **values):
         "task": task, "name": "phantoms", "modality": "us", "spatial_size": [16, 16, 8],
         "data": str(folder / task / "dataset.json"),
         "source": {"plain": str(folder / "plain.pt"), "banks": str(folder / "banks.pt")}, "network": NETWORKS[task],
-        "initialisations": STARTS, "train_cases": [3, "all"], "seeds": [0, 1], "compare_with": ["scratch", "plain-*"],
+        "initializations": STARTS, "train_cases": [3, "all"], "seeds": [0, 1], "compare_with": ["scratch", "plain-*"],
         "iterations": 2, "batch_size": 2, "learning_rate": 0.01, **values,
     }  # fmt: skip
 
@@ -94,13 +94,13 @@ def test_a_study_by_the_command_and_again(task, data, tmp_path):
     results = [json.loads(cell.read_text()) for cell in cells]
     assert {(r["train_cases"], r["volumes"]) for r in results} == {(3, 3), ("all", len(read(data, task, "training")))}
     assert all(set(r["trained_on"]).isdisjoint(r["items"]) for r in results)
-    assert len({tuple(r["trained_on"]) for r in results}) == 2  # the same for every initialisation
+    assert len({tuple(r["trained_on"]) for r in results}) == 2  # the same for every initialization
     with (out / "table.csv").open() as opened:
         rows = list(csv.DictReader(opened))
     metric = {"classification": "balanced_accuracy", "segmentation": "dice"}[task]
     assert sum(row["metric"] == metric for row in rows) == 8
     with (out / "comparisons.csv").open() as opened:
-        pairs = {(r["initialisation"], r["against"]) for r in csv.DictReader(opened)}
+        pairs = {(r["initialization"], r["against"]) for r in csv.DictReader(opened)}
     assert pairs == {*((name, "scratch") for name in STARTS if name != "scratch"), ("dynamic", "plain-*")}
     assert (out / "curve.png").stat().st_size > 5000
     report = (out / "report.md").read_text()
@@ -110,7 +110,7 @@ def test_a_study_by_the_command_and_again(task, data, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (out / "report.md").read_text() == report
     study = read_curve(
-        config(data, task, train_cases=[3], seeds=[0, 1], initialisations={"scratch": {}}, compare_with=[])
+        config(data, task, train_cases=[3], seeds=[0, 1], initializations={"scratch": {}}, compare_with=[])
     )
     assert len(run_curve(study, out)) == 2
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -118,7 +118,7 @@ def test_a_study_by_the_command_and_again(task, data, tmp_path):
 
 def test_a_structure_that_is_not_found_has_no_surface_and_a_dice_of_0(data, tmp_path):
     """After two steps at a learning rate of nearly nothing most of it is not found."""
-    values = {"initialisations": {"scratch": {}}, "compare_with": [], "train_cases": [3], "seeds": [0]}
+    values = {"initializations": {"scratch": {}}, "compare_with": [], "train_cases": [3], "seeds": [0]}
     (result,) = run_curve(read_curve(config(data, "segmentation", **values, learning_rate=1e-6)), tmp_path)
     pairs = [
         pair
@@ -155,7 +155,7 @@ def test_scores_of_a_box_that_is_found_a_voxel_aside(axis, spacing):
 @pytest.mark.slow
 def test_processes_share_the_cells_and_give_what_one_gives(data, tmp_path):
     values = {"train_cases": [3], "seeds": [0, 1], "compare_with": ["scratch"]}
-    values["initialisations"] = {name: STARTS[name] for name in ("scratch", "plain-i3d")}
+    values["initializations"] = {name: STARTS[name] for name in ("scratch", "plain-i3d")}
     study = read_curve(config(data, "classification", **values))
     one, two = (run_curve(study, tmp_path / str(n), n, threads=1) for n in (1, 2))
     for result in (*one, *two):
@@ -164,7 +164,7 @@ def test_processes_share_the_cells_and_give_what_one_gives(data, tmp_path):
 
 
 def test_a_cell_that_another_process_runs_is_left_to_it(data, tmp_path):
-    values = {"train_cases": [3], "seeds": [0, 1], "initialisations": {"scratch": {}}, "compare_with": []}
+    values = {"train_cases": [3], "seeds": [0, 1], "initializations": {"scratch": {}}, "compare_with": []}
     study = read_curve(config(data, "classification", **values))
     first = result_path(tmp_path, curve_cells(study)[0])
     first.parent.mkdir(parents=True)
@@ -220,22 +220,22 @@ def test_a_classifier_fills_the_encoder_and_a_unet_the_decoder_too(data):
     study = read_curve(
         config(data, "segmentation", source={"plain": str(data / "plain.pt"), "banks": str(data / "unet.pt")})
     )
-    start = study.initialisations["plain-i3d"]
+    start = study.initializations["plain-i3d"]
     network = build_network(study, start, 3)
     keys, _ = carry(network, study, start)
     state = network.state_dict()
     assert keys == {key for key in state if key.startswith("encoder.")}
     kernel = torch.load(data / "plain.pt")["conv1.weight"]
     assert torch.allclose(state["encoder.conv1.weight"], kernel[..., None].expand(-1, -1, -1, -1, 7) / 7)
-    both = start._replace(weights="banks", method="center")
+    both = start._replace(weights="banks", inflate="center")
     network = build_network(study, both, 3)
     keys, _ = carry(network, study, both)
     assert keys == {key for key in network.state_dict() if not key.startswith("head.")}
 
 
-@pytest.mark.parametrize(("method", "kind"), [("acs", ACSConv3d), ("crossd", CrossDConv3d), ("i3d", torch.nn.Conv3d)])
+@pytest.mark.parametrize(("conv", "kind"), [("acs", ACSConv3d), ("crossd", CrossDConv3d), ("conv", torch.nn.Conv3d)])
 @pytest.mark.parametrize("network", ["of the package", "of MONAI"])
-def test_a_network_is_built_with_the_convolution_of_the_method(method, kind, network, data):
+def test_a_network_is_built_with_the_convolution_of_the_initialization(conv, kind, network, data):
     values = config(data, "classification")
     if network == "of MONAI":
         values["network"] = {
@@ -243,22 +243,22 @@ def test_a_network_is_built_with_the_convolution_of_the_method(method, kind, net
             "num_classes": "@num_classes", "widen_factor": 0.125,
         }  # fmt: skip
     study = read_curve(values)
-    net = build_network(study, study.initialisations["plain-i3d"]._replace(method=method), 4)
+    net = build_network(study, study.initializations["plain-i3d"]._replace(conv=conv), 4)
     assert type(net.layer1[0].conv1) is kind
     assert net.fc.out_features == 4
 
 
-def test_entries_of_an_initialisation_come_over_those_of_the_network(data):
-    starts = {"scratch": {"method": "crossd", "network": {"conv_options": {"mode": "static"}}}}
-    study = read_curve(config(data, "classification", initialisations=starts, compare_with=[]))
-    assert build_network(study, study.initialisations["scratch"], 2).conv1.mode == "static"
+def test_entries_of_an_initialization_come_over_those_of_the_network(data):
+    starts = {"scratch": {"conv": "crossd", "network": {"conv_options": {"mode": "static"}}}}
+    study = read_curve(config(data, "classification", initializations=starts, compare_with=[]))
+    assert build_network(study, study.initializations["scratch"], 2).conv1.mode == "static"
 
 
 def test_2d_weights_of_another_network_are_refused(data, tmp_path):
     torch.save(build_resnet("resnet18", "conv", widen_factor=0.25).state_dict(), tmp_path / "other.pt")
     source = {"plain": str(tmp_path / "other.pt"), "banks": ""}
     starts = {"plain-i3d": STARTS["plain-i3d"]}
-    study = read_curve(config(data, "classification", source=source, initialisations=starts, compare_with=[]))
+    study = read_curve(config(data, "classification", source=source, initializations=starts, compare_with=[]))
     with pytest.raises(RuntimeError, match=r"4 cells failed \(3/plain-i3d-seed0; .*mend the cause") as error:
         run_curve(study, tmp_path / "out")
     assert "conv1.weight" in str(error.value.__cause__)
@@ -267,7 +267,7 @@ def test_2d_weights_of_another_network_are_refused(data, tmp_path):
 
 def test_cells_of_other_settings_are_not_mixed(data, tmp_path):
     values = {
-        "initialisations": {"plain-i3d": STARTS["plain-i3d"]},
+        "initializations": {"plain-i3d": STARTS["plain-i3d"]},
         "compare_with": [],
         "train_cases": [3],
         "seeds": [0],
@@ -278,8 +278,13 @@ def test_cells_of_other_settings_are_not_mixed(data, tmp_path):
     run_curve(read_curve(config(data, "classification", **values)), tmp_path)
     with pytest.raises(ValueError, match="holds cells with iterations 2, and it is 3 now: name another output_dir"):
         run_curve(read_curve(config(data, "classification", **values, iterations=3)), tmp_path)
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    (tmp_path / "settings.json").write_text(json.dumps(kept | {"initialisation plain-i3d": {}}))  # of version 0.1
+    with pytest.raises(ValueError, match=r"holds cells with initialisation plain-i3d .*, and it is None now"):
+        run_curve(read_curve(config(data, "classification", **values)), tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
     torch.save(build_resnet(**SMALL, conv="conv", num_classes=5).state_dict(), weights)
-    with pytest.raises(ValueError, match=r"holds cells with initialisation plain-i3d .*sha256"):
+    with pytest.raises(ValueError, match=r"holds cells with initialization plain-i3d .*sha256"):
         run_curve(read_curve(config(data, "classification", **values)), tmp_path)
 
 
@@ -310,20 +315,22 @@ def test_a_crop_is_a_block_of_image_and_label_map_alike():
         ({"iterations": 0}, "iterations is 0"),
         ({"spatial_size": [16, 16]}, r"spatial_size is \[16, 16\]"),
         ({"network": {"spatial_dims": 3}}, "with _target_"),
-        ({"initialisations": {}}, r"initialisations is \{\}"),
-        ({"initialisations": {"a": {"weights": "plane"}}}, "no weights 'plane' in source"),
-        ({"initialisations": {"a": {"weights": "plain"}}}, "has weights and the method 'conv3d'"),
-        ({"initialisations": {"a": {"method": "i3"}}}, "i3d"),
-        ({"initialisations": {"a": {"rate": 1}}}, "initialisation a has the key 'rate'"),
-        ({"initialisations": {"a": {"frozen_steps": 1}}}, "initialisation a has no weights"),
+        ({"initializations": {}}, r"initializations is \{\}"),
+        ({"initializations": {"a": {"weights": "plane"}}}, "no weights 'plane' in source"),
+        ({"initializations": {"a": {"conv": "i3d"}}}, "i3d"),
+        ({"initializations": {"a": {"inflate": "i3"}}}, "i3d"),
+        ({"initializations": {"a": {"method": "i3d"}}}, "initialization a has the key 'method'"),
+        ({"initializations": {"a": {"inflate": "i3d"}}}, "initialization a has no weights, and inflate"),
+        ({"initializations": {"a": {"rate": 1}}}, "initialization a has the key 'rate'"),
+        ({"initializations": {"a": {"frozen_steps": 1}}}, "initialization a has no weights"),
         (
-            {"initialisations": {"a": {**STARTS["plain-i3d"], "frozen_steps": 2}}},
+            {"initializations": {"a": {**STARTS["plain-i3d"], "frozen_steps": 2}}},
             "frozen_steps of a is 2; expected fewer",
         ),
-        ({"initialisations": {"a": {**STARTS["plain-i3d"], "carried_rate": -1}}}, "carried_rate of a is -1"),
-        ({"initialisations": {"a/b": {}}}, "without /"),
+        ({"initializations": {"a": {**STARTS["plain-i3d"], "carried_rate": -1}}}, "carried_rate of a is -1"),
+        ({"initializations": {"a/b": {}}}, "without /"),
         ({"source": {"plain": None, "banks": None}}, "source has no file for 'plain': add --source::plain FILE"),
-        ({"compare_with": ["conv2d-*"]}, r"compare_with has 'conv2d-\*', which no initialisation fits"),
+        ({"compare_with": ["conv2d-*"]}, r"compare_with has 'conv2d-\*', which no initialization fits"),
     ],
     ids=str,
 )
@@ -345,7 +352,7 @@ def test_the_studies_of_the_bundles_are_read_and_their_networks_take_the_weights
         torch.save(build_resnet(conv=conv, **light).state_dict(), values["source"][source])
     study = read_curve({**values, "data": "somewhere"})
     volume = torch.rand(2, 1, *study.spatial_size)
-    for start in study.initialisations.values():
+    for start in study.initializations.values():
         network = build_network(study, start, 3)
         if start.weights:
             assert len(carry(network, study, start)[0]) > 80

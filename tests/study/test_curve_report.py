@@ -25,7 +25,7 @@ def study(names=("scratch", "conv2d-i3d", "conv2d-acs", "crossd"), **values):
     return read_curve(
         {
             "task": "segmentation", "name": "livers", "data": "-", "modality": "ct", "spatial_size": [8, 8, 8],
-            "network": {"_target_": "x"}, "initialisations": {name: {} for name in names}, "iterations": 1,
+            "network": {"_target_": "x"}, "initializations": {name: {} for name in names}, "iterations": 1,
             "batch_size": 1, "learning_rate": 1, "compare_with": ["scratch", "conv2d-*"], "train_cases": [2, "all"],
             **values,
         }
@@ -36,7 +36,7 @@ def result(name, scores, seed=0, count=2):
     """A cell with a Dice per volume."""
     items = [f"v{at}" for at in range(len(scores))]
     return {
-        "initialisation": name, "train_cases": count, "volumes": 9 if count == "all" else count, "seed": seed,
+        "initialization": name, "train_cases": count, "volumes": 9 if count == "all" else count, "seed": seed,
         "seconds": 60, "items": items, "patients": items, "structures": ["liver"],
         "dice": [[float(s)] for s in scores], "surface_distance": [[1.0] for _ in scores],
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_interval_of_a_difference_is_scipys_paired_bootstrap():
     shown = study(("scratch", "crossd"), compare_with=["scratch"])
     (found,) = compare_curves(shown, cells, "dice")
     own, other = (
-        np.mean([np.array(c["dice"])[:, 0] for c in cells if c["initialisation"] == n], axis=0)
+        np.mean([np.array(c["dice"])[:, 0] for c in cells if c["initialization"] == n], axis=0)
         for n in ("crossd", "scratch")
     )
     theirs = stats.bootstrap(
@@ -148,7 +148,7 @@ def everything():
 
 def test_what_is_compared_with_what():
     found = compare_curves(study(), everything(), "dice")
-    assert [(d.initialisation, d.best, d.train_cases) for d in found] == [
+    assert [(d.initialization, d.best, d.train_cases) for d in found] == [
         *((name, "scratch", 2) for name in ("conv2d-i3d", "conv2d-acs", "crossd")),
         *((name, "scratch", "all") for name in ("conv2d-i3d", "conv2d-acs", "crossd")),
         ("crossd", "conv2d-acs", 2),
@@ -165,10 +165,10 @@ def test_what_is_compared_with_what():
 def test_of_distances_the_smaller_is_the_better():
     cells = drawn("scratch", 0.5) + drawn("conv2d-i3d", 0.5) + drawn("conv2d-acs", 0.5) + drawn("crossd", 0.5)
     for cell in cells:
-        value = {"scratch": 3.0, "conv2d-i3d": 1.0, "conv2d-acs": 2.0, "crossd": 0.5}[cell["initialisation"]]
+        value = {"scratch": 3.0, "conv2d-i3d": 1.0, "conv2d-acs": 2.0, "crossd": 0.5}[cell["initialization"]]
         cell["surface_distance"] = [[value] for _ in cell["items"]]
     found = compare_curves(study(), cells, "surface_distance")
-    assert [(d.initialisation, d.best, d.difference.estimate, d.ahead) for d in found][2:] == [
+    assert [(d.initialization, d.best, d.difference.estimate, d.ahead) for d in found][2:] == [
         ("crossd", "scratch", -2.5, 3),
         ("crossd", "conv2d-i3d", -0.5, 3),
     ]
@@ -194,8 +194,8 @@ def test_files_of_a_study(tmp_path):
     with paths[1].open() as opened:
         table = list(csv.DictReader(opened))
     assert len(table) == 4 * 8
-    (point,) = (p for p in curve_points(everything(), "dice") if (p.initialisation, p.train_cases) == ("crossd", 2))
-    (row,) = (r for r in table if (r["metric"], r["initialisation"], r["train_cases"]) == ("dice", "crossd", "2"))
+    (point,) = (p for p in curve_points(everything(), "dice") if (p.initialization, p.train_cases) == ("crossd", 2))
+    (row,) = (r for r in table if (r["metric"], r["initialization"], r["train_cases"]) == ("dice", "crossd", "2"))
     assert [float(row[name]) for name in ("score", *Interval._fields[1:])] == pytest.approx(list(point.score), abs=1e-6)
     with paths[2].open() as opened:
         rows = list(csv.DictReader(opened))
@@ -214,7 +214,7 @@ def test_files_of_a_study(tmp_path):
 
 
 def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path):
-    cells = [cell for cell in everything() if cell["initialisation"] != "conv2d-acs" and cell["seed"] == 0][:3]
+    cells = [cell for cell in everything() if cell["initialization"] != "conv2d-acs" and cell["seed"] == 0][:3]
     report = write_curve_report(tmp_path, study(), cells)[0].read_text()
     assert "| conv2d-acs | - | - |" in report
     assert "one seed" in report

@@ -21,7 +21,7 @@ from torch import nn
 
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.study.command import main
-from monai_crossd.study.methods import METHODS, build_2d, initialise
+from monai_crossd.study.methods import METHODS, build_2d, initialize
 from monai_crossd.study.paper import preset_studies
 from monai_crossd.study.runner import cell_path, run_study
 from monai_crossd.study.study import list_cells, read_study
@@ -56,10 +56,10 @@ def changed(**values):
     return {**CONFIG, **values}
 
 
-@pytest.mark.parametrize("method", [name for name, recipe in METHODS.items() if recipe.to_3d])
+@pytest.mark.parametrize("method", [name for name, recipe in METHODS.items() if recipe.conv])
 def test_every_method_makes_a_network_that_keeps_the_depth(method):
     net2d = build_2d(METHODS[method].pretraining, SMALL, 1, 5)
-    net = initialise(net2d, method, 3)
+    net = initialize(net2d, method, 3)
     seen = []
     net.layer4.register_forward_hook(lambda module, args, out: seen.append(out.shape[-1]))
     net(torch.randn(2, 1, 16, 16, 6)).sum().backward()
@@ -73,7 +73,7 @@ def test_every_method_makes_a_network_that_keeps_the_depth(method):
 
 def test_random_weights_are_drawn_as_monai_draws_them():
     torch.manual_seed(0)
-    net = initialise(build_2d(None, {"model_name": "resnet10"}, 1, 2), "random", 2)
+    net = initialize(build_2d(None, {"model_name": "resnet10"}, 1, 2), "random", 2)
     for conv in (m for m in net.modules() if isinstance(m, nn.Conv3d) and m.weight.numel() > 1e5):
         fan_out = conv.out_channels * conv.weight[0, 0].numel()
         assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
