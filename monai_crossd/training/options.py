@@ -28,6 +28,15 @@ _KNOWN = {
     *("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"),
     *(str(part["id"]).partition(SEP)[0] for part in (TrainProperties | InferProperties).values()),
 }
+NULL = "'$None'"  # on the command line: MONAI leaves None out, and null is a text there
+# what `conv` took before it said the layer alone
+_FORMER = {
+    "i3d": "inflate: i3d",
+    "center": "inflate: center",
+    "centre": "inflate: center",
+    "bank": "inflate: bank",
+    "conv3d": f"weights_2d: null (--weights_2d {NULL})",
+}
 
 
 @functools.cache
@@ -145,6 +154,14 @@ def _foreign(config: Mapping, given: Mapping[str, Any], files: Mapping[str, Any]
                 yield f"{_shown(whole)} is no option of {target}; {hint}"
 
 
+def _nothing(given: Mapping[str, Any], files: Mapping[str, Any]) -> Iterator[str]:
+    """Values that were meant to be nothing, and do not arrive as that."""
+    for path, value in given.items():
+        if value == "null" or (value is None and _has(files, path) and _look_up(files, path) is not None):
+            arrives = "a text" if value else "which MONAI leaves out"
+            yield f"{_shown(path)} is {value!r}, {arrives} on the command line; nothing is written {NULL}."
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -177,7 +194,8 @@ def find_faults(
 
     Returns:
         A sentence for each name that nothing uses (of those in the files only what resembles one that is used), each
-        argument that its component does not have, and each value of another kind than in the files.
+        argument that its component does not have, each value of another kind than in the files, and each word that
+        is no longer one.
 
     Example:
         >>> find_faults({"conv": "crossd", "run": ["$print(@conv)"], "convv": "acs"})
@@ -185,7 +203,9 @@ def find_faults(
     """
     given = {ReferenceResolver.normalize_id(name): value for name, value in (given or {}).items()}
     files = files or {}
-    faults = [*_unused(config, given, files), *_foreign(config, given, files)]
+    faults = [*_unused(config, given, files), *_foreign(config, given, files), *_nothing(given, files)]
+    if (conv := config.get("conv")) in _FORMER:
+        faults.append(f"{conv} is no convolution: conv: conv, {_FORMER[conv]}.")
     for path, value in given.items():
         expected = _expected(value, _look_up(files, path)) if _has(files, path) else None
         if expected:
@@ -220,7 +240,8 @@ def check_options() -> None:
     outer = _variables_of(create_workflow)
     given, files = None, None
     if outer is not None and "_args" in outer:
-        given = {name: value for name, value in outer["_args"].items() if name not in _MONAI}
+        # update_kwargs leaves None out of _args
+        given = {name: value for name, value in (outer["kwargs"] | outer["_args"]).items() if name not in _MONAI}
         files = ConfigParser.load_config_files(outer["config_file"]) if outer["config_file"] else None
     if faults := find_faults(config, given, files):
         raise ValueError("\n".join(faults))

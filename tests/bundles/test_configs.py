@@ -14,9 +14,10 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 import monai_crossd
+from monai_crossd.conv.factory import CONVOLUTIONS
 from monai_crossd.training import trained_network
 from monai_crossd.training.run_settings import describe
-from monai_crossd.transfer import CHOICES, read_checkpoint, transfer_checkpoint
+from monai_crossd.transfer import read_checkpoint, start_from_2d
 from monai_crossd.transforms import ReadClassd
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
@@ -105,19 +106,21 @@ def test_shipped_weights_fit_the_network_and_its_metadata(name, tmp_path):
     torch.jit.script(network).save(str(tmp_path / "model.ts"))
 
 
+WAYS = [("crossd", "center"), ("acs", "center"), ("conv", "i3d")]  # the others are slow tests
+WAYS += [
+    pytest.param(conv, inflate, marks=pytest.mark.slow)
+    for conv, inflate in [*((conv, "center") for conv in CONVOLUTIONS), ("conv", "center"), ("conv", "bank")]
+    if (conv, inflate) not in WAYS
+]
+
+
 @pytest.mark.parametrize("name", NAMES[1:])
-@pytest.mark.parametrize(
-    "conv",
-    [
-        pytest.param(choice, marks=[] if choice in ("crossd", "acs") else [pytest.mark.slow])
-        for choice in CHOICES
-        if choice != "conv3d"
-    ],
-)
-def test_every_way_into_3d_fills_the_whole_encoder(name, conv, tmp_path):
+@pytest.mark.parametrize(("conv", "inflate"), WAYS)
+def test_every_way_into_3d_fills_the_whole_encoder(name, conv, inflate, tmp_path):
     network = parse(name, "train", output_dir=str(tmp_path), conv=conv).get_parsed_content("network_def")
     encoder = getattr(network, "encoder", network)
-    report = transfer_checkpoint(BUNDLES / name / "models" / "model_2d.pth", encoder, conv, exclude=["fc.*"])
+    report = start_from_2d(encoder, BUNDLES / name / "models" / "model_2d.pth", inflate, exclude=["fc.*"])
+    assert report is not None
     own = {"fc.bias", "fc.weight"} | {
         key for key in report.initial if key.endswith(".view_weight")
     }  # soft ACS weighs views
@@ -142,9 +145,9 @@ def test_weights_of_real_images_start_3d_networks(name, conv, tmp_path):
     assert sum(kept["heads"].values()) == len(kept["labels"]) == kept["network_def"]["num_classes"]
     assert len(kept["modality"]) == len(kept["dataset_dir"]) == len(kept["heads"])
     trained_network(weights, {}).load_state_dict(read_checkpoint(weights))
-    method = "i3d" if conv == "conv" else conv
-    network = parse(name, "train", output_dir=str(tmp_path), conv=method).get_parsed_content("network_def")
-    report = transfer_checkpoint(weights, getattr(network, "encoder", network), method, exclude=["fc.*"])
+    network = parse(name, "train", output_dir=str(tmp_path), conv=conv).get_parsed_content("network_def")
+    report = start_from_2d(getattr(network, "encoder", network), weights, "i3d", exclude=["fc.*"])
+    assert report is not None
     assert not report.conflicts
     assert set(report.initial) <= {"fc.bias", "fc.weight"}, report.summary()
 

@@ -86,7 +86,19 @@ OPTIONS = {
     "two of three": ({"roi_size": [96, 96]}, "roi_size is [96, 96]; expected 3 numbers, as [96, 96, 8]."),
     "one of three": ({"roi_size": 96}, "roi_size is 96; expected 3 numbers"),
     "text in numbers": ({"roi_size": [96, 96, "a"]}, "expected 3 numbers"),
+    "null": ({"dataset_dir": "null"}, "dataset_dir is 'null', a text on the command line; nothing is written '$None'."),
+    "nothing": ({"pixdim": "$None", "intensity": "$None"}, None),
     "nested value": ({"network_def#in_channels": "one"}, "network_def#in_channels is 'one'; expected a whole"),
+}
+
+
+# words of version 0.1, which said the layer and the way to fill it in one
+FORMER = {
+    "i3d": "i3d is no convolution: conv: conv, inflate: i3d.",
+    "center": "center is no convolution: conv: conv, inflate: center.",
+    "centre": "centre is no convolution: conv: conv, inflate: center.",
+    "bank": "bank is no convolution: conv: conv, inflate: bank.",
+    "conv3d": "conv3d is no convolution: conv: conv, weights_2d: null (--weights_2d '$None').",
 }
 
 
@@ -105,6 +117,21 @@ def test_options_are_checked(case):
     found = find_faults(override(given), given, CONFIG)
     assert len(found) == (expected is not None)
     assert expected is None or expected in found[0]
+
+
+@pytest.mark.parametrize("word", [*FORMER, "conv", "acs"])
+def test_words_that_conv_took_before_name_those_of_now(word):
+    found = find_faults(override({"conv": word}), {"conv": word}, CONFIG)
+    assert found == ([FORMER[word]] if word in FORMER else [])
+
+
+@pytest.mark.filterwarnings("ignore:parsing config_file")
+def test_none_of_the_command_line_is_not_left_out_in_silence(write):
+    path = write({**CONFIG, "initialize": [CONFIG["initialize"][0], CONFIG["initialize"][1]]})
+    with pytest.raises(RuntimeError) as caught:
+        create_workflow(config_file=path, workflow_type=None, dataset_dir=None, pixdim=None)
+    expected = "dataset_dir is None, which MONAI leaves out on the command line; nothing is written '$None'."
+    assert str(caught.value.__cause__) == expected
 
 
 def test_every_fault_is_named():
