@@ -20,8 +20,8 @@
 :class:`RepeatedOneCycleLR` is a learning-rate schedule that a federated client does not come to the end of.
 
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
-:func:`set_trainable` freezes what does not learn, :func:`claim_folders` keeps other runs out of a run's folders,
-:func:`report_sections` says what a classification trains on.
+:func:`start_from` fills a 2D classifier from other weights, :func:`set_trainable` freezes what does not learn,
+:func:`claim_folders` keeps other runs out of a run's folders, :func:`report_sections` says what a classifier trains on.
 """
 
 from .checkpoint import BestCheckpoint
@@ -40,6 +40,7 @@ from .resume import ResumeHandler
 from .run_config import save_run_config
 from .run_lock import claim_folders, release_folders
 from .shift_handler import ShiftHandler
+from .start import start_from
 from .stopping import EarlyStop, StopOnNaN
 from .trained import check_trained, describe_run, find_weights, trained, trained_network
 from .trainer import HybridTrainer, RepeatedOneCycleLR, prepare_plain_batch
@@ -84,6 +85,7 @@ __all__ = [
     "report_sections",
     "save_run_config",
     "set_trainable",
+    "start_from",
     "trained",
     "trained_network",
 ]

@@ -230,6 +230,18 @@ def test_the_two_classifications_differ_only_where_their_dimension_does():
             assert two[key][part] == three[key][part], part
 
 
+def test_a_cross_d_network_starts_from_a_plain_one_with_its_output(tmp_path):
+    options = {"output_dir": str(tmp_path), "labels": ["a", "b"], "device": "cpu"}
+    plain = parse(NAMES[0], "train", conv="conv", **options).get_parsed_content("network").eval()
+    torch.save(plain.state_dict(), tmp_path / "model.pt")
+    parser = parse(NAMES[0], "train", weights_2d=str(tmp_path / "model.pt"), **options)
+    parser.get_parsed_content("start")
+    images = torch.randn(2, 1, 48, 48)
+    with torch.no_grad():
+        found = parser.get_parsed_content("network").eval()(images)
+        torch.testing.assert_close(found, plain(images), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_resnet18_overlay_is_the_papers(name, tmp_path):
     network = parse(name, "train", "resnet18", output_dir=str(tmp_path)).get_parsed_content("network_def")
