@@ -29,12 +29,12 @@ from .transfer import (
     ConversionError,
     TransferError,
     TransferReport,
-    load_checkpoint,
+    load_2d,
     to_3d,
     to_crossd,
     to_plain,
-    transfer_weights,
 )
+from .transfer._old import load_checkpoint, transfer_weights
 
 if TYPE_CHECKING:
     from . import data, demo, training, visualize
@@ -56,6 +56,7 @@ __all__ = [
     "conv",
     "data",
     "demo",
+    "load_2d",
     "load_checkpoint",
     "networks",
     "to_3d",

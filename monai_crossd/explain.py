@@ -113,8 +113,8 @@ def make_pictures(
     files.append(draw_bank(net, bank_layer, images, folder / "crossd_bank.png"))
     nets = {
         "3D, dynamic": to_3d(net, "crossd", keep_depth=True),
-        "3D, effective\nkernel, static": to_3d(net, "center", keep_depth=True),
-        "3D, raw bank\n(as published)": to_3d(net, "bank", keep_depth=True),
+        "3D, effective\nkernel, static": to_3d(net, keep_depth=True),
+        "3D, raw bank\n(as published)": to_3d(net, inflate="bank", keep_depth=True),
     }
     files.append(draw_features(net, nets, volume, feature_layer, folder / "crossd_features.png"))
     return files

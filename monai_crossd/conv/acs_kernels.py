@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Misfit
+from .from_2d import Misfit
 from .geometry import Size, ntuple
 from .graphs import constants, is_eager, kept_constant
 

@@ -18,15 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .from_2d import checked, copy_state, effective_kernel, fill_layer, without_counterpart
 from .geometry import Geometry, Size, check_input, ntuple, read_geometry
 from .inflate import center_kernel, spatial_axis
-from .shift import crossd_kernel2d
 
 Layer = TypeVar("Layer", bound="ConvBase")
-
-
-class Misfit(ValueError):
-    """The 2D source of one layer cannot fill it; the text says why."""
 
 
 class ConvBase(nn.Module):
@@ -168,6 +164,11 @@ class ConvBase(nn.Module):
         return conv_arguments3d(conv, depth_axis, depth_stride)
 
     @classmethod
+    def options3d(cls, conv: nn.Module, depth_axis: int, **options: Any) -> dict[str, Any]:
+        """Options of the layer that a 2D convolution becomes: those given, and what follows from the convolution."""
+        return options
+
+    @classmethod
     def may_be_thinner(cls, depth_axis: int = -1, **options: Any) -> bool:
         """Whether the layer of these options is the same with a kernel of another size along the depth."""
         return False
@@ -176,11 +177,9 @@ class ConvBase(nn.Module):
     def filled(
         cls: type[Layer], conv: nn.Module, arguments: dict[str, Any], depth_axis: int = -1, **options: Any
     ) -> Layer:
-        """`from_conv` with all arguments of the geometry given; subclasses may need the depth axis for an option."""
-        layer = cls(**arguments, **options)
-        assert isinstance(conv.weight, Tensor)
-        kernel, _ = layer.kernel_from_2d(conv.weight.detach(), getattr(conv, "running_shift", None))
-        copy_state(layer, conv, kernel)
+        """`from_conv` with all arguments of the geometry given."""
+        layer = cls(**arguments, **cls.options3d(conv, depth_axis, **options))
+        fill_layer(layer, conv, depth_axis=depth_axis)
         return layer
 
     def kernel_from_2d(self, weight: Tensor, running_shift: Tensor | None = None) -> tuple[Tensor, str]:
@@ -215,36 +214,11 @@ class ConvBase(nn.Module):
 
     def without_target(self, name: str) -> str:
         """Why a parameter of the source that this layer has not may go nowhere; empty if it may not."""
-        return ""
+        return without_counterpart(name)
 
     def to_plain(self) -> nn.Module:
         """Plain torch convolution with the same output, or as near to it as a fixed kernel comes."""
         raise NotImplementedError
-
-
-def effective_kernel(weight: Tensor, running_shift: Tensor | None) -> tuple[Tensor, str]:
-    """2D kernel of a source layer, a plain one as it is, a bank's at its running shift; and words for which it is.
-
-    Raises:
-        Misfit: If the shift of a bank is not known.
-    """
-    if weight.dim() == 4:
-        return weight, ""
-    if running_shift is None:
-        raise Misfit("the source has a bank but no running_shift: only 'crossd' and 'bank' can carry it")
-    return crossd_kernel2d(weight, running_shift.to(weight).unsqueeze(0))[0], " at the running shift"
-
-
-def checked(value: Tensor, layer: nn.Module, source: Tensor) -> Tensor:
-    """A value that has the shape of the weight of a layer.
-
-    Raises:
-        Misfit: If it has not.
-    """
-    assert isinstance(layer.weight, Tensor)
-    if value.shape != layer.weight.shape:
-        raise Misfit(f"source {tuple(source.shape)} does not fit {tuple(layer.weight.shape)}")
-    return value
 
 
 def conv_arguments(conv: nn.Module) -> dict[str, Any]:
@@ -281,24 +255,6 @@ def conv_arguments3d(conv: nn.Module, depth_axis: int, depth_stride: int | None 
             depth = values[0] if name != "stride" or depth_stride is None else depth_stride
             arguments[name] = (*values[:axis], depth, *values[axis:])
     return arguments
-
-
-def copy_parameter(target: Tensor, value: Tensor, like: Tensor) -> None:
-    """Fill a parameter in place and let it require a gradient where `like` does."""
-    with torch.no_grad():
-        target.copy_(value)
-    target.requires_grad_(like.requires_grad)
-
-
-def copy_state(layer: nn.Module, conv: nn.Module, kernel: Tensor) -> None:
-    """Fill a layer with a kernel and with the bias, the requires_grad and the mode of the layer it stands for."""
-    assert isinstance(layer.weight, Tensor)
-    assert isinstance(conv.weight, Tensor)
-    copy_parameter(layer.weight, kernel, conv.weight)
-    if isinstance(layer.bias, Tensor):
-        assert isinstance(conv.bias, Tensor)
-        copy_parameter(layer.bias, conv.bias, conv.bias)
-    layer.train(conv.training)
 
 
 def plain_conv(layer: ConvBase, kernel: Tensor) -> nn.Conv3d:

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function_unary
 
-from .base import ConvBase, checked, conv_arguments, copy_parameter, plain_conv
+from .base import ConvBase, conv_arguments, plain_conv
 from .crossd_cpu import middle_mixing, predict_shift
 from .crossd_gpu import mixing_from_features
+from .from_2d import checked, copy_parameter
 from .geometry import Geometry, Size, check_bias, check_input, pad, read_geometry
 from .graphs import constants, in_graph, is_compiled, is_eager
 from .per_sample import mixed_conv
@@ -239,9 +240,10 @@ class CrossDBase(ConvBase):
         return (None, why) if name.startswith("predictor.") else super().without_source(name, weight)
 
     def without_target(self, name: str) -> str:
-        """A bank of one element has no predictor."""
-        one = self.weight[0, 0].numel() == 1 and name.startswith("predictor.")
-        return "a kernel of one voxel has no shift to predict" if one else ""
+        """A bank of one element has no predictor, and a layer at its running shift needs none."""
+        if self.weight[0, 0].numel() == 1 and name.startswith("predictor."):
+            return "a kernel of one voxel has no shift to predict"
+        return super().without_target(name) if self.predictor is None else ""
 
     def extra_repr(self) -> str:
         """Show the bank beside what torch shows."""

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import Misfit, conv_arguments3d, copy_state, plain_conv, plane_conv3d
+from .base import conv_arguments3d, plain_conv, plane_conv3d
 from .crossd import CrossDBase, CrossDConv2d, check_shift, check_word, mixing_at
+from .from_2d import Misfit
 from .geometry import Geometry, Size, check_bias, check_input, flat_across, pad, read_geometry
 from .graphs import constants
 from .inflate import spatial_axis, spread_kernel
@@ -90,7 +91,7 @@ class CrossDConv3d(CrossDBase):
 
     References:
         M. C. Yavuz and Y. Yang, Cross-D Conv: Cross-Dimensional Transferable Knowledge Base via Fourier Shifting
-        Operation, 2024. (The published code copies the raw bank into a Conv3d; `transfer_weights(method="bank")` does.)
+        Operation, 2024. (The published code copies the raw bank into a Conv3d; `load_2d(..., inflate="bank")` does.)
 
     Args:
         in_channels: As in torch.nn.Conv3d, like all up to `dtype` (see `ConvBase`).
@@ -155,18 +156,16 @@ class CrossDConv3d(CrossDBase):
         return arguments
 
     @classmethod
+    def options3d(cls, conv: nn.Module, depth_axis: int, **options: Any) -> dict[str, Any]:
+        """Those of a CrossDConv2d, and the axis of the bank's depth."""
+        names = ("hidden_channels", "max_angle", "bank_init") if isinstance(conv, CrossDConv2d) else ()
+        return {**{name: getattr(conv, name) for name in names}, "depth_axis": depth_axis, **options}
+
+    @classmethod
     def filled(cls, conv: nn.Module, arguments: dict[str, Any], depth_axis: int = -1, **options: Any) -> CrossDConv3d:
         """`from_conv` with all arguments of the geometry given."""
-        source = conv if isinstance(conv, CrossDConv2d) else CrossDConv2d.from_conv(conv, init="preserve")
-        same = {name: getattr(source, name) for name in ("hidden_channels", "max_angle", "bank_init")}
-        layer = cls(**arguments, **same, depth_axis=depth_axis, **options)
-        copy_state(layer, source, source.weight)
-        layer.momentum = source.momentum
-        layer.running_shift.copy_(source.running_shift)
-        if layer.predictor is not None and source.predictor is not None:
-            layer.predictor.load_state_dict(source.predictor.state_dict())
-            for target, value in zip(layer.predictor.parameters(), source.predictor.parameters(), strict=True):
-                target.requires_grad_(value.requires_grad)
+        layer = super().filled(conv, arguments, depth_axis, **options)
+        layer.momentum = getattr(conv, "momentum", layer.momentum)
         return layer
 
     def to_conv3d(self, shift: Tensor | Sequence[float] | None = None) -> nn.Conv3d:

@@ -198,6 +198,6 @@ def use_conv(name: str, **options: Any) -> Iterator[None]:
                 f"use_conv({name!r}) had no effect: nothing in the block asked MONAI's factory for a convolution. "
                 "Networks are to be built inside the block. One that builds its convolutions itself, such as MedNeXt, "
                 f"gets these layers by to_3d(net2d, {name!r}) of the 2D network where to_3d can convert it; otherwise "
-                'build it in 3D without the block and fill it by transfer_weights(net2d, net3d, method="i3d").',
+                "build it in 3D without the block and fill its plain layers by load_2d(net3d, net2d).",
                 stacklevel=3,
             )

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import ConvBase, Misfit, plane_conv3d
+from .base import ConvBase, plane_conv3d
+from .from_2d import Misfit
 from .geometry import Geometry, Size, check_bias, check_input, convolve, flat_across, pad, read_geometry
 from .inflate import spatial_axis
 
@@ -111,18 +112,22 @@ class PlanarConv3d(ConvBase):
         return planar(x, self.weight, self.bias, geometry, self._axis)
 
     @classmethod
-    def filled(cls, conv: nn.Module, arguments: dict[str, Any], depth_axis: int = -1, **options: Any) -> PlanarConv3d:
-        """`from_conv` with all arguments of the geometry given; the plane is that of the slices by default."""
-        plane = options.get("plane", spatial_axis(depth_axis))
-        try:
-            return super().filled(conv, arguments, depth_axis, plane=plane)
-        except Misfit as error:
-            assert isinstance(conv.weight, Tensor)
-            height, width = conv.weight.shape[-2:]
+    def options3d(cls, conv: nn.Module, depth_axis: int, **options: Any) -> dict[str, Any]:
+        """The plane is that of the slices by default.
+
+        Raises:
+            Misfit: If the kernel is uneven and does not stand in another plane.
+        """
+        axis, (height, width) = spatial_axis(depth_axis), conv.kernel_size  # type: ignore[misc]
+        plane, sizes = options.get("plane", axis), [height, width]
+        sizes.insert(axis, height)
+        sizes.pop(spatial_axis(plane))
+        if sizes != [height, width]:
             raise Misfit(
                 f"a {height}×{width} kernel cannot stand across axis {plane} of volumes whose depth is axis "
                 f"{depth_axis}: only a square one can change its plane."
-            ) from error
+            )
+        return {**options, "plane": plane}
 
     @classmethod
     def may_be_thinner(cls, depth_axis: int = -1, **options: Any) -> bool:

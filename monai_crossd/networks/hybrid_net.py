@@ -63,7 +63,7 @@ class HybridNet(nn.Module):
     Args:
         net2d: 2D network; it becomes a part of this one, and its shared weights take the values of `net3d`.
         net3d: its 3D form, `to_3d(net2d, "crossd")`, or a MONAI network built with spatial_dims=3, filled by
-            `transfer_weights`. It stays a network of its own: save `net.net3d.state_dict()` to use it alone.
+            `load_2d`. It stays a network of its own: save `net.net3d.state_dict()` to use it alone.
         separate: pattern or patterns (as of a shell) of keys that each network has its own of; by default the last
             linear layer, [] for a common head.
 

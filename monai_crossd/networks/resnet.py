@@ -93,7 +93,7 @@ class CrossDResNetEncoder(ResNetEncoder):
 
     Args:
         model_name: "crossd_resnet10", ..., "crossd_resnet200".
-        pretrained: must be False; weights come from a 2D network by `transfer_weights`.
+        pretrained: must be False; weights come from a 2D network by `load_2d`.
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
 
@@ -113,7 +113,7 @@ class CrossDResNetEncoder(ResNetEncoder):
         if pretrained:
             raise ValueError(
                 f"there are no pretrained weights of {model_name!r} to download: build it with pretrained=False and "
-                "fill it with monai_crossd.transfer_weights(net2d, net.encoder)."
+                "fill it by monai_crossd.load_2d(net.encoder, net2d)."
             )
         name = look_up_option(model_name, self.backbone_names).removeprefix("crossd_")
         with use_conv("crossd"):

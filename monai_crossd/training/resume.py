@@ -14,7 +14,7 @@ from monai.config import PathLike
 from monai.engines import Evaluator, SupervisedTrainer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..transfer.files import read_file
+from ..transfer.checkpoints import read_file
 from .checkpoint import network_state, save_checkpoint, unwrap
 from .run_config import put_back_config
 from .run_settings import first_difference, run_settings

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
-from .checkpoint import read_checkpoint, start_from_2d, transfer_checkpoint
-from .files import read_file
-from .load import load_checkpoint
+from ._old import CHOICES, METHODS, conv_of, load_checkpoint, transfer_checkpoint, transfer_weights
+from .checkpoints import read_checkpoint
+from .load_2d import load_2d, start_from_2d
 from .modules3d import ConversionError
 from .report import TransferError, TransferReport
-from .rules import CHOICES, conv_of
 from .to_3d import to_3d
 from .to_crossd import to_crossd
 from .to_plain import to_plain
-from .weights import METHODS, transfer_weights
 
 __all__ = [
     "CHOICES",
@@ -19,9 +17,9 @@ __all__ = [
     "TransferError",
     "TransferReport",
     "conv_of",
+    "load_2d",
     "load_checkpoint",
     "read_checkpoint",
-    "read_file",
     "start_from_2d",
     "to_3d",
     "to_crossd",

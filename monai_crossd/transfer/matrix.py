@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which MONAI networks go from 2D to 3D, and by which method: the table, its cells, and the command that prints it.
+"""Which MONAI networks go from 2D to 3D, and into which layers: the table, its cells, and the command that prints it.
 
 `python -m monai_crossd.transfer.matrix > docs/networks.md` runs every cell on a small configuration of each network.
 """
@@ -18,18 +18,18 @@ import torch
 from monai.networks import nets
 from torch import Tensor, nn
 
-from ..conv.factory import use_conv
+from ..conv.factory import CONVOLUTIONS, use_conv
+from .load_2d import load_2d
 from .to_crossd import to_crossd
-from .weights import transfer_weights
 
 COLUMNS = {
     "to_crossd": "2D network with Cross-D layers: same output at first, trains",
     "acs": '`use_conv("acs")` in 3D, filled from 2D',
-    "i3d": "plain 3D network, filled from 2D",
+    "i3d": 'plain 3D network, filled from 2D with `inflate="i3d"`',
     "center": "plain 3D network, filled from 2D",
     "crossd": '`use_conv("crossd")` in 3D, filled from 2D Cross-D',
 }
-OWN_CONVOLUTIONS = "takes its convolutions from torch, not from MONAI's factory: use 'i3d' or 'center'"
+OWN_CONVOLUTIONS = "takes its convolutions from torch, not from MONAI's factory: it is filled as a plain one"
 ALL_BACKBONES = (
     *(f"resnet{depth}" for depth in (10, 18, 34, 50, 101, 152, 200)),
     *(f"efficientnet-b{number}" for number in range(9)),
@@ -40,7 +40,7 @@ PER_DIMENSION = "has an output per dimension of space"
 PER_PATCH = "has values per voxel of a patch, or per patch, and a volume has more"
 FLATTENS = {"final.1.weight": FLATTEN}
 FLATTENS_VAE = {"mu.*": FLATTEN, "logvar.*": FLATTEN, "decodeL.*": FLATTEN}
-FLATTER_BANK = "has flat 3D kernels (1×1×3) whose bank is flatter than that of its 2D kernels (1×3): use another method"
+FLATTER_BANK = "has flat 3D kernels (1×1×3) whose bank is flatter than that of its 2D kernels (1×3): use other layers"
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def run_cell(network: Network, column: str) -> float:
     torch.manual_seed(0)
     net2d = network.build(2).eval()
     if column == "to_crossd":
-        net = to_crossd(net2d, init="preserve")
+        net = to_crossd(net2d)
         example = network.example(2)
         torch.manual_seed(1)
         with torch.no_grad():
@@ -337,13 +337,21 @@ def run_cell(network: Network, column: str) -> float:
             torch.testing.assert_close(z, y, atol=1e-3, rtol=1e-2)
         _learns(net, example)
         return 1.0
-    source: nn.Module = to_crossd(net2d) if column == "crossd" else net2d
-    if column in ("acs", "crossd"):
+    if column in CONVOLUTIONS:
         with use_conv(column, **({"depth_axis": network.depth_axis} if column == "crossd" else {})):
             net3d = network.build(3)
+        if not any(isinstance(layer, CONVOLUTIONS[column].layer3d) for layer in net3d.modules()):
+            raise ValueError(f"the network has none of the layers of use_conv({column!r})")
     else:
         net3d = network.build(3)
-    report = transfer_weights(source, net3d, column, network.depth_axis, exclude=tuple(network.exclude))
+    inflate = "i3d" if column == "i3d" else "center"
+    report = load_2d(
+        net3d,
+        net2d if column != "crossd" else to_crossd(net2d),
+        inflate,
+        network.depth_axis,
+        exclude=tuple(network.exclude),
+    )
     _learns(net3d, network.example(3))
     return report.share
 

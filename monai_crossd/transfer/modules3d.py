@@ -65,11 +65,20 @@ REFUSED = {
 }
 # layers along one axis: counted from the end, the channels of a volume stand one further to the left
 ALONG_AXIS = (nn.Softmax, nn.LogSoftmax, nn.Softmin, nn.GLU)
-ADVICE = "build the 3D network with spatial_dims=3 and fill it with monai_crossd.transfer_weights."
+ADVICE = "build the 3D network with spatial_dims=3 and fill it by monai_crossd.load_2d."
 
 
 class ConversionError(TypeError):
-    """A 2D network has a part that no 3D form is known of; the text names its path and what to do."""
+    """A 2D network has a part that no 3D form is known of; the text names its path and what to do.
+
+    Example:
+        >>> from monai_crossd import to_3d
+        >>> try:
+        ...     to_3d(nn.Sequential(nn.Fold((4, 4), 3)))
+        ... except ConversionError as error:
+        ...     str(error)[:35]
+        '0 is a Fold, which works in 2D only'
+    """
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path or 'the network'} {problem}: {ADVICE}")

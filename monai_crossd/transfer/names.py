@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of parameters: patterns that choose some, and prefixes that wrappers put in front of them."""
+"""Names of parameters: patterns that choose some, prefixes of wrappers, and the names of published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
@@ -15,6 +17,55 @@ COMPILED = "_orig_mod."  # of torch.compile, wherever it was applied
 PREFIXES = ("module.", "model.", "net.", "network.", "backbone.", "encoder.")
 # names of a classifier at the end of a network
 HEADS = ("fc", "classifier", "head", "last_linear", "class_layers")
+
+
+@dataclass(frozen=True)
+class CheckpointFormat:
+    """How one publisher names the parameters of a ResNet.
+
+    Attributes:
+        name: for messages.
+        mark: a key that only this format has (regular expression).
+        renames: regular expressions and what stands for them in MONAI's names, applied in order.
+    """
+
+    name: str
+    mark: str
+    renames: tuple[tuple[str, str], ...]
+
+    def rename(self, key: str) -> str:
+        """The name in MONAI."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+
+FORMATS = (
+    CheckpointFormat(
+        "published Cross-D-Conv",
+        r"weights_3d$",
+        ((r"weights_3d$", "weight"), (r"(^|\.)rotation_params\.", r"\1predictor.")),
+    ),
+    CheckpointFormat(
+        "RadImageNet (the children of torchvision's ResNet in an nn.Sequential)",
+        r"^backbone\.4\.0\.conv1\.weight$",
+        (
+            (r"^backbone\.0\.", "conv1."),
+            (r"^backbone\.1\.", "bn1."),
+            (r"^backbone\.4\.", "layer1."),
+            (r"^backbone\.5\.", "layer2."),
+            (r"^backbone\.6\.", "layer3."),
+            (r"^backbone\.7\.", "layer4."),
+        ),
+    ),
+    # all have MONAI's names
+    CheckpointFormat("torchvision, timm, MedicalNet, MONAI or monai_crossd ResNet", r"^layer1\.0\.conv1\.weight$", ()),
+)
+
+
+def recognize(keys: Collection[str]) -> CheckpointFormat | None:
+    """Format of a checkpoint's keys, without prefixes of wrappers; None if it is not known."""
+    return next((known for known in FORMATS if any(re.search(known.mark, key) for key in keys)), None)
 
 
 def as_patterns(patterns: str | Sequence[str], keys: Collection[str], argument: str) -> tuple[str, ...]:
@@ -79,31 +130,28 @@ def _strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor] | None
     return out if len(out) == len(state) else None
 
 
-def fit_names(
-    state: Mapping[str, Tensor],
-    target: Collection[str],
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state,
-) -> tuple[dict[str, Tensor], str]:
-    """A state_dict under the names that fit most keys of the target.
+def fit_names(state: Mapping[str, Tensor], target: Collection[str]) -> tuple[dict[str, Tensor], str, bool]:
+    """A state_dict under the names that fit most keys of the target: its own, without a prefix, or as MONAI has them.
 
     Args:
         state: of a checkpoint or a network.
         target: keys to be filled.
-        rename: what else is done to the names, once a prefix is gone.
 
     Returns:
-        The state_dict, and the prefix that was taken off.
+        The state_dict, the prefix that was taken off, and whether its names are of a published format.
     """
     state = without_compiled(state)
-    best, taken, most = rename(dict(state)), "", -1
+    best, taken, is_known, most = dict(state), "", False, -1
     for chain in _chains(state):
         stripped = _strip(state, chain)
         if stripped is None:
             continue
-        renamed = rename(stripped)
-        if (number := sum(key in target for key in renamed)) > most:
-            best, taken, most = renamed, chain, number
-    return best, taken
+        known = recognize(stripped)
+        renamed = stripped if known is None else {known.rename(key): value for key, value in stripped.items()}
+        for names in (stripped, renamed):
+            if (number := sum(key in target for key in names)) > most:
+                best, taken, is_known, most = names, chain, known is not None, number
+    return best, taken, is_known
 
 
 def misfit_advice(source: Collection[str], target: Collection[str]) -> str:
@@ -117,11 +165,13 @@ def misfit_advice(source: Collection[str], target: Collection[str]) -> str:
         if sum(f"{part}.{key}" in source for key in target) * 2 > len(target):
             return (
                 f" The names have the prefix '{part}.' before those of the network: take it off, "
-                f"{{key.removeprefix('{part}.'): value for key, value in state.items()}}, and pass that to "
-                "transfer_weights."
+                f"{{key.removeprefix('{part}.'): value for key, value in state.items()}}, and pass that to load_2d."
             )
     starts = {key.split(".")[0]: None for key in source}
-    return f" Its names begin with {', '.join(map(repr, list(starts)[:6]))}."
+    return (
+        f" Its names begin with {', '.join(map(repr, list(starts)[:6]))}; published checkpoints whose names are known: "
+        f"{'; '.join(known.name for known in FORMATS)}."
+    )
 
 
 def _parts(keys: Collection[str]) -> list[str]:

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 SHOWN = 6  # reasons of a section, and keys of a reason, that a printed report names
 
 
-def _some(names: list[str], number: int) -> str:
+def some(names: list[str], number: int) -> str:
+    """The first of some names, and how many more there are."""
     more = len(names) - number
     return ", ".join(names[:number]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Outcome of `transfer_weights`, key by key.
+    """Outcome of `load_2d`, key by key.
 
     Printed, it says what was done with how many keys and names a few of each; `details()` names all.
 
     Attributes:
-        method: how kernels were carried.
         transferred: key of the 3D network, and how its value was made.
         skipped: key of the source that went nowhere, and why.
         initial: key of the 3D network that keeps its initial value, and why.
@@ -30,13 +30,12 @@ class TransferReport:
 
     Example:
         >>> import torch
-        >>> from monai_crossd import transfer_weights
-        >>> report = transfer_weights(torch.nn.Conv2d(1, 4, 3), torch.nn.Conv3d(1, 4, 3), method="i3d")
+        >>> from monai_crossd import load_2d
+        >>> report = load_2d(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv2d(1, 4, 3), "i3d")
         >>> report.share, sorted(report.transferred)
         (1.0, ['bias', 'weight'])
     """
 
-    method: str
     transferred: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     initial: dict[str, str] = field(default_factory=dict)
@@ -52,7 +51,7 @@ class TransferReport:
     def summary(self) -> str:
         """One line."""
         return (
-            f"{self.method}: {len(self.transferred)} of {len(self.numel)} tensors transferred ({self.share:.1%} of the "
+            f"{len(self.transferred)} of {len(self.numel)} tensors transferred ({self.share:.1%} of the "
             f"values), {len(self.initial)} left at their initial value, {len(self.conflicts)} that do not fit, "
             f"{len(self.skipped)} of the source not used"
         )
@@ -77,14 +76,24 @@ class TransferReport:
                 reasons.setdefault(why, []).append(key)
             lines.append(f"{title}:")
             for why, keys in list(reasons.items())[:SHOWN]:
-                lines.append(f"  {_some(keys, SHOWN)}  {why}")
+                lines.append(f"  {some(keys, SHOWN)}  {why}")
             if len(reasons) > SHOWN:
                 lines.append(f"  and {len(reasons) - SHOWN} more reasons: see details()")
         return "\n".join(lines)
 
 
 class TransferError(ValueError):
-    """The source does not fill the 3D network; nothing was loaded. `report` has every key."""
+    """The source does not fill the 3D network; nothing was loaded. `report` has every key.
+
+    Example:
+        >>> import torch
+        >>> from monai_crossd import load_2d
+        >>> try:
+        ...     load_2d(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv2d(1, 4, 5))
+        ... except TransferError as error:
+        ...     error.report.conflicts["weight"]
+        'source (4, 1, 5, 5) does not fit (4, 1, 3, 3, 3)'
+    """
 
     def __init__(self, message: str, report: TransferReport) -> None:
         self.report = report

@@ -11,13 +11,13 @@ from ..conv.crossd import CrossDConv2d
 from .tree import Ties, check_copies, check_plain, map_modules
 
 
-def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Module:
+def to_crossd(net2d: nn.Module, init: str = "preserve", **options: Any) -> nn.Module:
     """Copy of a 2D network with every Conv2d a CrossDConv2d; transposed convolutions stay plain.
 
     Args:
         net2d: any network, e.g. one of MONAI's built with spatial_dims=2; it is not changed.
-        init: "repeat" fills each bank with the kernel that was there, "preserve" also keeps the network's output,
-            "paper" draws new random banks.
+        init: "preserve" fills each bank with the kernel that was there and keeps the network's output, "repeat" fills
+            banks only (a fresh predictor shifts them a little), "paper" draws new random banks.
         **options: `hidden_channels` and `max_angle` of CrossDConv2d.
 
     Returns:
@@ -34,7 +34,7 @@ def to_crossd(net2d: nn.Module, init: str = "repeat", **options: Any) -> nn.Modu
         >>> from monai.networks.nets import resnet18
         >>> net = resnet18(spatial_dims=2, n_input_channels=1, num_classes=3).eval()
         >>> x = torch.randn(1, 1, 64, 64)
-        >>> bool(torch.allclose(to_crossd(net, init="preserve")(x), net(x), atol=1e-4))
+        >>> bool(torch.allclose(to_crossd(net)(x), net(x), atol=1e-4))
         True
     """
     count, ties = 0, Ties()

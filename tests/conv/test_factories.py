@@ -241,7 +241,7 @@ def test_a_block_without_effect_warns_once_and_names_the_remedies(case):
     for warning in ours:
         assert "had no effect" in str(warning.message)
         assert "to_3d(net2d" in str(warning.message)
-        assert "transfer_weights(net2d, net3d, method=" in str(warning.message)
+        assert "load_2d(net3d, net2d)" in str(warning.message)
         assert warning.filename == __file__  # the user's line
 
 

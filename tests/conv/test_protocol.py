@@ -8,11 +8,9 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 from monai_crossd.conv import ACSConv3d, ACSConvTranspose3d, CrossDConv2d, CrossDConv3d, PlanarConv3d, SoftACSConv3d
-from monai_crossd.conv.base import Misfit
-from monai_crossd.conv.factory import CONVOLUTIONS, is_a, name_of
+from monai_crossd.conv.from_2d import Misfit
 
 # layer of 4 to 6 channels, and how a plain kernel and a bank fill it
 LAYERS = {
@@ -95,16 +93,7 @@ def test_parameters_without_a_counterpart():
     for made in (layer, ACSConv3d(4, 6, 3), SoftACSConv3d(4, 6, 3, mean=True)):
         assert made.without_source("weight", kernel) == (None, "")  # must be there
     assert "no shift to predict" in CrossDConv3d(4, 6, 1).without_target("predictor.0.weight")
-    assert layer.without_target("predictor.0.weight") == ACSConv3d(4, 6, 1).without_target("predictor.0.weight") == ""
-
-
-def test_names():
-    for name, conv in CONVOLUTIONS.items():
-        layer = conv.layer3d(2, 4, 3, **conv.options)
-        assert is_a(layer, name)
-        assert name_of(layer) == {"plane_cycle": "planar"}.get(name, name)
-        others = [other for other in CONVOLUTIONS if is_a(layer, other)]
-        assert others == (["planar", "plane_cycle"] if conv.layer3d is PlanarConv3d else [name])
-    for other in (nn.Conv3d(1, 1, 3), CrossDConv2d(1, 1, 3), ACSConvTranspose3d(1, 1, 3)):
-        assert name_of(other) is None
-        assert not any(is_a(other, name) for name in CONVOLUTIONS)
+    assert layer.without_target("predictor.0.weight") == ""  # its own predictor takes it
+    for fixed in (ACSConv3d(4, 6, 1), PlanarConv3d(4, 6, 3), CrossDConv3d(4, 6, 3, mode="static")):
+        assert "none is predicted" in fixed.without_target("predictor.0.weight")
+        assert fixed.without_target("gain") == ""

@@ -11,7 +11,7 @@ from monai.networks.nets import ViT
 from torch import nn
 
 from monai_crossd.networks import HybridNet, build_resnet
-from monai_crossd.transfer import to_3d, transfer_weights
+from monai_crossd.transfer import load_2d, to_3d
 
 IMAGES, VOLUMES = (2, 1, 16, 16), (2, 1, 16, 16, 8)
 
@@ -67,7 +67,7 @@ def test_each_form_gives_what_it_gives_alone(conv, method):
 
 def test_monai_network_built_in_3d_gives_its_values_to_both():
     net2d, net3d = small(), small(3, conv1_t_stride=[2, 2, 1], classes=5)
-    transfer_weights(net2d, net3d, exclude=["fc.*"])
+    load_2d(net3d, net2d, exclude=["fc.*"])
     expected = {key: value.clone() for key, value in net3d.state_dict().items()}
     own = {key: value.clone() for key, value in net2d.state_dict().items() if is_norm(key) or key.startswith("fc.")}
     net = HybridNet(net2d, net3d)

@@ -94,7 +94,7 @@ def test_every_resnet_is_a_backbone():
 
 
 def test_pretrained_is_refused():
-    with pytest.raises(ValueError, match=r"no pretrained weights of 'crossd_resnet10'.*transfer_weights"):
+    with pytest.raises(ValueError, match=r"no pretrained weights of 'crossd_resnet10'.*load_2d"):
         FlexibleUNet(1, 2, "crossd_resnet10", pretrained=True)
 
 

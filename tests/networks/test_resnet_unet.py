@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from monai_crossd import transfer_weights
+from monai_crossd import load_2d
 from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.networks import ResNetUNet, build_resnet
-from monai_crossd.transfer import transfer_checkpoint
+from monai_crossd.transfer import start_from_2d
 
 SMALL = {"model_name": "resnet10", "widen_factor": 0.125, "decoder_channels": (16, 8, 8, 4, 4)}
 LIGHT = {"model_name": "resnet18", "widen_factor": 0.25, "decoder_channels": (64, 48, 32, 16, 16)}
@@ -47,7 +47,7 @@ def test_encoder_takes_a_classifier():
     classifier = build_resnet("resnet10", "crossd", 2, widen_factor=0.125, num_classes=5)
     net = ResNetUNet(3, 1, 3, **SMALL)
     assert set(net.encoder.state_dict()) == set(classifier.state_dict()) - {"fc.weight", "fc.bias"}
-    report = transfer_weights(classifier, net.encoder)
+    report = load_2d(net.encoder, classifier)
     assert report.share == 1
     assert set(report.skipped) == {"fc.weight", "fc.bias"}
 
@@ -61,11 +61,11 @@ def trained_2d(conv: str, seed: int = 0) -> ResNetUNet:
     return net.eval()
 
 
-@pytest.mark.parametrize(("conv", "method"), [("conv", "center"), ("crossd", "crossd")])
-def test_a_2d_unet_fills_encoder_decoder_and_head_slice_by_slice(conv, method):
+@pytest.mark.parametrize("conv", ["conv", "crossd"])
+def test_a_2d_unet_fills_encoder_decoder_and_head_slice_by_slice(conv):
     net2d = trained_2d(conv)
     net3d = ResNetUNet(3, 1, 3, conv=conv, no_max_pool=True, conv1_t_stride=(2, 2, 1), **SMALL).eval()
-    report = transfer_weights(net2d, net3d, method)
+    report = load_2d(net3d, net2d)
     assert report.share == 1
     assert not report.initial
     assert {key.partition(".")[0] for key in report.transferred} == {"encoder", "decoder", "head"}
@@ -86,7 +86,7 @@ def test_a_file_fills_what_it_is_of(prefix, tmp_path):
         torch.save({prefix + key: value for key, value in net2d.state_dict().items()}, path)
         net3d = ResNetUNet(3, 1, 3, **SMALL)
         before = {key: value.clone() for key, value in net3d.state_dict().items()}
-        report = transfer_checkpoint(path, net3d, "crossd", part="encoder")
+        report = start_from_2d(net3d, path, part="encoder")
         assert report.share == 1
         changed = {key for key, value in net3d.state_dict().items() if not torch.equal(value, before[key])}
         assert {key.partition(".")[0] for key in changed} == parts

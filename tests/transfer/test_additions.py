@@ -15,7 +15,7 @@ from monai_crossd import CrossDConv2d, to_3d, to_crossd, to_plain
 
 CONVERT = {
     "to_crossd": lambda net: to_crossd(net, init="preserve"),
-    "center": lambda net: to_3d(net, "center"),
+    "center": lambda net: to_3d(net),
     "acs": lambda net: to_3d(net, "acs"),
     "crossd": lambda net: to_3d(net, "crossd"),
     "planar": lambda net: to_3d(net, "planar"),

@@ -10,10 +10,13 @@ import os
 import pytest
 import torch
 from torch import nn
+from ways import WAYS
 
 from monai_crossd import TransferError
 from monai_crossd.networks import build_resnet
-from monai_crossd.transfer import CHOICES, conv_of, read_checkpoint, transfer_checkpoint
+from monai_crossd.transfer import read_checkpoint, start_from_2d
+
+SMALL = {"widen_factor": 0.0625, "num_classes": 3}
 
 
 def pair():
@@ -83,7 +86,7 @@ def test_transfer_from_a_file(tmp_path, caplog):
     net2d, net3d = pair()
     torch.save(net2d.state_dict(), tmp_path / "net.pt")
     with caplog.at_level(logging.INFO, "monai_crossd"):
-        report = transfer_checkpoint(tmp_path / "net.pt", net3d, "center")
+        report = start_from_2d(net3d, tmp_path / "net.pt")
     assert report.share == 1
     assert net3d[0].weight[..., 1].equal(net2d[0].weight)
     assert "net.pt" in caplog.text
@@ -94,46 +97,28 @@ def test_no_path_leaves_the_network(caplog):
     _, net3d = pair()
     before = copy.deepcopy(net3d.state_dict())
     with caplog.at_level(logging.INFO, "monai_crossd"):
-        assert transfer_checkpoint(None, net3d) is None
+        assert start_from_2d(net3d, None) is None
     assert all(value.equal(before[key]) for key, value in net3d.state_dict().items())
     assert "from scratch" in caplog.text
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_conv3d_takes_nothing_from_a_checkpoint(tmp_path, caplog, exists):
-    net2d, net3d = pair()
-    if exists:
-        torch.save(net2d.state_dict(), tmp_path / "net.pt")
-    before = copy.deepcopy(net3d.state_dict())
-    with caplog.at_level(logging.INFO, "monai_crossd"):
-        assert transfer_checkpoint(tmp_path / "net.pt", net3d, "conv3d") is None
-    assert all(value.equal(before[key]) for key, value in net3d.state_dict().items())
-    assert "conv3d takes no 2D weights: the network starts from scratch" in caplog.text
-
-
 @pytest.mark.parametrize("path", [None, "nowhere.pt"])
-@pytest.mark.parametrize("wrong", ["i3", "conv", "CROSSD", ""])
-def test_an_unknown_choice_lists_the_choices(path, wrong):
-    with pytest.raises(ValueError, match=r"'i3d'.*'conv3d'|'conv3d'.*'i3d'"):
-        transfer_checkpoint(path, pair()[1], wrong)
-    with pytest.raises(ValueError, match=r"'i3d'.*'conv3d'|'conv3d'.*'i3d'"):
-        conv_of(wrong)
+@pytest.mark.parametrize("wrong", ["i3", "conv", "I3D", "acs", ""])
+def test_an_unknown_word_lists_the_words_before_anything_is_read(path, wrong):
+    with pytest.raises(ValueError, match=r"'i3d'"):
+        start_from_2d(pair()[1], path, wrong)
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_one_word_builds_and_fills_a_network(tmp_path, choice):
-    """The 3D network built with conv_of's convolution takes the weights by the same word."""
-    conv2d = "crossd" if choice in ("crossd", "bank") else "conv"
-    net2d = build_resnet("resnet10", conv2d, 2, widen_factor=0.0625, num_classes=3)
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_config_says_builds_and_fills_a_network(tmp_path, way):
+    conv, inflate = WAYS[way]
+    net2d = build_resnet("resnet10", "crossd" if way in ("crossd", "bank") else "conv", 2, **SMALL)
     torch.save(net2d.state_dict(), tmp_path / "net.pt")
-    net3d = build_resnet("resnet10", conv_of(choice), 3, widen_factor=0.0625, num_classes=3)
-    report = transfer_checkpoint(tmp_path / "net.pt", net3d, choice)
-    if choice == "conv3d":
-        assert report is None
-    else:
-        assert not report.conflicts
-        assert "conv1.weight" in report.transferred
-        assert net3d.fc.weight.equal(net2d.fc.weight)
+    net3d = build_resnet("resnet10", conv, 3, **SMALL)
+    report = start_from_2d(net3d, tmp_path / "net.pt", inflate)
+    assert not report.conflicts
+    assert "conv1.weight" in report.transferred
+    assert net3d.fc.weight.equal(net2d.fc.weight)
     assert net3d.eval()(torch.randn(1, 1, 32, 32, 8)).shape == (1, 3)
 
 
@@ -142,5 +127,5 @@ def test_a_checkpoint_of_another_network_loads_nothing(tmp_path):
     before = copy.deepcopy(net3d.state_dict())
     torch.save(nn.Sequential(nn.Conv2d(1, 4, 5), nn.Linear(4, 4)).state_dict(), tmp_path / "other.pt")
     with pytest.raises(TransferError, match=r"1\.running_mean"):
-        transfer_checkpoint(tmp_path / "other.pt", net3d, "i3d")
+        start_from_2d(net3d, tmp_path / "other.pt", "i3d")
     assert all(value.equal(before[key]) for key, value in net3d.state_dict().items())

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ways import WAYS
 
 from monai_crossd import ConversionError, to_3d, to_crossd
 
@@ -134,8 +135,8 @@ def test_code_for_images_is_found(name, axis, keep_depth):
 def test_whatever_the_method(method):
     for name in ("mean list", "pad", "crop"):
         with pytest.raises(ConversionError, match="does something else"):
-            to_3d(Net(IMAGES_ONLY[name]), method, example=torch.zeros(1, 1, 8, 8, 8))
-    to_3d(Net(EITHER["mean"]), method, example=torch.zeros(1, 1, 8, 8, 8))
+            to_3d(Net(IMAGES_ONLY[name]), *WAYS[method], example=torch.zeros(1, 1, 8, 8, 8))
+    to_3d(Net(EITHER["mean"]), *WAYS[method], example=torch.zeros(1, 1, 8, 8, 8))
 
 
 @pytest.mark.parametrize("size", [(8, 8, 8), (8, 10, 4), (6, 12, 2), (8, 6, 1)])
@@ -144,14 +145,14 @@ def test_code_for_both_raises_no_alarm(name, size):
     net = Net(EITHER[name]) if name in EITHER else Net(WITH_LAYERS[name], *layers())
     if name == "down and up" and size[2] % 2:
         return
-    to_3d(net, "i3d", example=torch.randn(2, 1, *size))
+    to_3d(net, inflate="i3d", example=torch.randn(2, 1, *size))
 
 
 def test_the_module_is_named():
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Sequential(nn.ReLU(), Net(lambda x: x)), nn.Identity())
     net[1][1].conv = nn.Conv2d(4, 4, 1)
     net[1][1].code = lambda x: x.softmax(-1)
-    with pytest.raises(ConversionError, match=r"^1\.1 does something else to a volume .*transfer_weights"):
+    with pytest.raises(ConversionError, match=r"^1\.1 does something else to a volume .*load_2d"):
         to_3d(net, example=torch.randn(1, 1, 9, 8, 7))
 
 

@@ -8,6 +8,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from ways import WAYS
 
 from monai_crossd import ConversionError, to_3d
 
@@ -40,7 +41,7 @@ def test_a_slice_goes_where_the_docstring_says(method, axis):
     for k, s, p, d in GEOMETRIES:
         conv = nn.Conv2d(2, 2, k, s, p, d).double()
         expected = by_hand(conv, volume, axis % 3 + 2)
-        got = to_3d(conv, method, axis)(volume)
+        got = to_3d(conv, *WAYS[method], axis)(volume)
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=0, msg=lambda m, at=(k, s, p, d): f"{at}: {m}")
 
 
@@ -88,7 +89,7 @@ def test_kept_depth_gives_every_slice_its_own(method, axis):
     for name, layer in KEPT.items():
         layer = layer.double().eval()
         expected = torch.stack([layer(one) for one in volume.unbind(at)], dim=at)
-        got = to_3d(layer, method, axis, keep_depth=True, example=volume)(volume)
+        got = to_3d(layer, *WAYS[method], axis, keep_depth=True, example=volume)(volume)
         torch.testing.assert_close(got, expected, atol=1e-10, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
 
 
@@ -124,7 +125,7 @@ def test_a_crossd_layer_keeps_the_depth_whatever_the_padding(geometry, mode):
 
 def test_an_even_kernel_shares_itself_among_one_slice_less():
     conv = nn.Conv2d(1, 1, 4, stride=4)
-    made = to_3d(conv, "i3d", keep_depth=True)
+    made = to_3d(conv, inflate="i3d", keep_depth=True)
     assert made.kernel_size == (4, 4, 3)
     torch.testing.assert_close(made.weight.sum(-1), conv.weight)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from monai.networks.nets import resnet18, resnet50
 
-from monai_crossd import TransferError, load_checkpoint, use_conv
+from monai_crossd import TransferError, use_conv
 from monai_crossd.networks import build_resnet
+from monai_crossd.transfer import load_2d
 
 LAYERS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 
@@ -63,7 +64,7 @@ def save(tmp_path, content):
 def test_torchvision_and_timm(tmp_path, depth, channels):
     state = random_state(resnet_shapes(depth, 3)) | {"fc.weight": torch.rand(1000, 512), "fc.bias": torch.rand(1000)}
     net = build_resnet(f"resnet{depth}", "conv", n_input_channels=channels, num_classes=5)
-    report = load_checkpoint(save(tmp_path, state), net, exclude=["fc.*"])
+    report = load_2d(net, save(tmp_path, state), exclude=["fc.*"])
     assert sorted(report.initial) == sorted(report.skipped) == ["fc.bias", "fc.weight"]
     torch.testing.assert_close(net.layer3[1].conv2.weight, state["layer3.1.conv2.weight"])
     image, stem = torch.randn(2, 1, 16, 16).double(), state["conv1.weight"].double()
@@ -81,7 +82,7 @@ def test_radimagenet(tmp_path):
         first, _, rest = name.partition(".")
         state[f"backbone.{children.get(first, first)}.{rest}"] = value
     net = resnet50(spatial_dims=2, n_input_channels=3, num_classes=4, bias_downsample=False, feed_forward=False)
-    report = load_checkpoint(save(tmp_path, state), net)
+    report = load_2d(net, save(tmp_path, state))
     assert report.share == 1.0
     assert not report.skipped
     torch.testing.assert_close(net.bn1.running_var, state["backbone.1.running_var"])
@@ -93,14 +94,14 @@ def test_medicalnet_is_3d(tmp_path):
     state = {f"module.{k}": v for k, v in random_state(resnet_shapes(50, 1, dims=3)).items()}
     path = save(tmp_path, {"state_dict": state})
     net = resnet50(spatial_dims=3, n_input_channels=1, num_classes=2, bias_downsample=False, feed_forward=False)
-    assert load_checkpoint(path, net).share == 1.0
+    assert load_2d(net, path).share == 1.0
     torch.testing.assert_close(net.layer1[0].conv2.weight, state["module.layer1.0.conv2.weight"])
     with pytest.raises(ValueError, match="no meaning here"):
-        load_checkpoint(path, net, method="i3d")
+        load_2d(net, path, "i3d")
     flat = resnet50(spatial_dims=2, n_input_channels=1, num_classes=2, bias_downsample=False, feed_forward=False)
     before = {k: v.clone() for k, v in flat.state_dict().items()}
     with pytest.raises(TransferError, match="does not fit"):
-        load_checkpoint(path, flat)
+        load_2d(flat, path)
     torch.testing.assert_close(dict(flat.state_dict()), before)
 
 
@@ -128,12 +129,12 @@ def crossd_state(depth=18, channels=3):
 
 
 @pytest.mark.parametrize(
-    ("dims", "conv", "method"), [(2, "crossd", None), (3, "crossd", "crossd"), (3, "conv", "bank")]
+    ("dims", "conv", "method"), [(2, "crossd", "center"), (3, "crossd", "center"), (3, "conv", "bank")]
 )
 def test_published_crossd(tmp_path, dims, conv, method):
     state = crossd_state()
     net = build_resnet("resnet18", conv, dims, n_input_channels=3, feed_forward=False)
-    report = load_checkpoint(save(tmp_path, {"model": state}), net, method)
+    report = load_2d(net, save(tmp_path, {"model": state}), method)
     bank = state["layer2.1.conv1.weights_3d"]
     expected = bank.permute(0, 1, 3, 4, 2) if method == "bank" else bank
     torch.testing.assert_close(net.layer2[1].conv1.weight, expected)
@@ -148,13 +149,11 @@ def test_plain_2d_into_3d_and_into_crossd(tmp_path):
     path, state = None, random_state(resnet_shapes(18, 3))
     path = save(tmp_path, state)
     net = build_resnet("resnet18", "conv", 3, n_input_channels=1, feed_forward=False)
-    with pytest.raises(ValueError, match="method='i3d'"):
-        load_checkpoint(path, net)
-    report = load_checkpoint(path, net, "i3d", depth_axis=0)
+    report = load_2d(net, path, "i3d", depth_axis=0)
     assert report.share == 1.0
     torch.testing.assert_close(net.conv1.weight.sum(2), state["conv1.weight"].sum(1, keepdim=True))
     crossd = build_resnet("resnet18", "crossd", 2, n_input_channels=3, feed_forward=False)
-    load_checkpoint(path, crossd)
+    load_2d(crossd, path)
     rolled = crossd.layer1[0].conv1.weight.roll((1, 1), (3, 4))[:, :, 0]
     torch.testing.assert_close(rolled, state["layer1.0.conv1.weight"])
 
@@ -175,9 +174,9 @@ def test_partial_fit_is_refused_or_reported(tmp_path, damage):
     net = build_resnet("resnet18", "conv", feed_forward=False)
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(TransferError, match="nothing was loaded"):
-        load_checkpoint(path, net)
+        load_2d(net, path)
     torch.testing.assert_close(dict(net.state_dict()), before)
-    report = load_checkpoint(path, net, strict=False)
+    report = load_2d(net, path, strict=False)
     assert len(report.conflicts) + len(report.initial) == 1
     torch.testing.assert_close(net.layer2[0].conv1.weight, state["layer2.0.conv1.weight"])
 
@@ -186,5 +185,5 @@ def test_unknown_format_names_the_known_ones(tmp_path):
     path = save(tmp_path, {"features.0.weight": torch.zeros(3)})
     with use_conv("acs"):
         net = resnet18(spatial_dims=3, n_input_channels=1)
-    with pytest.raises(ValueError, match=r"features\.0\.weight.*RadImageNet"):
-        load_checkpoint(path, net)
+    with pytest.raises(ValueError, match=r"(?s)features\.0\.weight.*RadImageNet"):
+        load_2d(net, path)

@@ -12,13 +12,13 @@ from monai.networks import nets
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE
 from torch import nn
 
-from monai_crossd import ConversionError, to_3d, transfer_weights
+from monai_crossd import ConversionError, load_2d, to_3d
 from monai_crossd.transfer import matrix
 from monai_crossd.transfer.matrix import COLUMNS, NETWORKS, missing_package, run_cell
 
 # what keeps a value of its own in 3D, by how much
 BOUND = {"UNETR": 0.99, "ViT": 0.98, "ViTAutoEnc": 0.99, "SwinUNETR": 0.7}
-# why a network cannot be converted module by module, from the message; the rest can, and equals transfer_weights
+# why a network cannot be converted module by module, from the message; the rest can, and equals load_2d
 NO_TO_3D = {
     "HighResNet": "ChannelPad, which works in 2D only",
     "MedNeXt": "MedNeXtBlock, which works in 2D only",
@@ -92,12 +92,12 @@ def test_module_by_module_equals_key_by_key(name):
     x = row.example(3)
     if name in NO_TO_3D:
         with pytest.raises(ConversionError, match=NO_TO_3D[name]):
-            to_3d(net2d, "i3d", example=x[0])
+            to_3d(net2d, inflate="i3d", example=x[0])
         return
     if row.exclude:
         pytest.skip("its 3D form has more outputs, or more positions in a branch that only training runs")
-    transfer_weights(net2d, net3d, "i3d")
-    made = to_3d(net2d, "i3d")
+    load_2d(net3d, net2d, "i3d")
+    made = to_3d(net2d, inflate="i3d")
     torch.testing.assert_close(made.state_dict(), net3d.state_dict(), atol=0, rtol=0)
     torch.manual_seed(0)
     with torch.no_grad():

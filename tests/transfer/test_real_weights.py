@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from ways import WAYS
 
 from monai_crossd import to_3d, to_crossd
 from monai_crossd.transfer.modules3d import ConversionError
@@ -69,8 +70,8 @@ def test_3d_recognises_the_photograph_repeated_along_depth(net, photograph):
     """Depth is strided and padded like the image's first axis, so the volume is as deep as its border effects need."""
     volume = photograph[..., None].expand(-1, -1, -1, -1, 224)[..., ::2].contiguous()
     with pytest.raises(ConversionError, match=r"_blocks.0 calls adaptive_avg_pool2d .*pass `example=`"):
-        to_3d(net, "i3d")  # for squeeze and excitation, which lite0 has not
-    net3d = to_3d(net, "i3d", example=volume)
+        to_3d(net, inflate="i3d")  # for squeeze and excitation, which lite0 has not
+    net3d = to_3d(net, inflate="i3d", example=volume)
     assert any(layer.groups > 1 for layer in net3d.modules() if isinstance(layer, nn.Conv3d))
     assert net3d(volume).argmax() == MILITARY_UNIFORM
 
@@ -79,7 +80,7 @@ def test_3d_recognises_the_photograph_repeated_along_depth(net, photograph):
 def test_other_methods_run_and_give_gradients(net, photograph, method):
     """In eval mode: in training this network drops whole samples by a function that knows 2D shapes only."""
     volume = photograph[..., None][:, :, ::7, ::7].expand(2, -1, -1, -1, 32)
-    net3d = to_3d(net, method, example=volume)
+    net3d = to_3d(net, *WAYS[method], example=volume)
     out = net3d(volume)
     assert out.shape == (2, 1000)
     out.logsumexp(1).sum().backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ways import WAYS
 
 from monai_crossd import to_3d, to_crossd
 from monai_crossd.transfer import ConversionError
@@ -24,7 +25,7 @@ def check(net, size):
         torch.testing.assert_close(to_crossd(net, init="preserve")(image), net(image), rtol=1e-2, atol=1e-3)
     volume = torch.randn(1, 3, size, size, 32)
     for method in ("i3d", "center", "acs", "crossd"):
-        net3d = to_3d(net, method)
+        net3d = to_3d(net, *WAYS[method])
         out = net3d(volume)
         assert out.shape == (1, 1000)
         out.logsumexp(1).sum().backward()
@@ -48,15 +49,15 @@ def test_timm(torchvision, name):
 @pytest.mark.parametrize("name", CALLS_BY_NAME)
 def test_a_function_of_torch_is_named(torchvision, name):
     with pytest.raises(ConversionError, match=r"calls adaptive_avg_pool2d in its forward"):
-        to_3d(getattr(torchvision.models, name)(), "i3d")
+        to_3d(getattr(torchvision.models, name)(), inflate="i3d")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONAL)
 def test_a_functional_call_is_found_by_an_example(torchvision, name):
     size = 224 if name == "vit_b_16" else 64
-    with pytest.raises(ConversionError, match=r"fails on a volume.*transfer_weights"):
-        to_3d(getattr(torchvision.models, name)(), "i3d", example=torch.zeros(1, 3, size, size, 64))
+    with pytest.raises(ConversionError, match=r"fails on a volume.*load_2d"):
+        to_3d(getattr(torchvision.models, name)(), inflate="i3d", example=torch.zeros(1, 3, size, size, 64))
 
 
 def test_what_works_in_2d_only_is_named(torchvision):

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from ways import WAYS
 
 from monai_crossd import ConversionError, CrossDConv2d, CrossDConv3d, to_3d, to_crossd
 from monai_crossd.conv.factory import CONVOLUTIONS
 from monai_crossd.transfer.modules3d import CLASSES, PADDING
-from monai_crossd.transfer.rules import METHODS
 
-STATIC = [m for m in METHODS if m not in ("crossd", "bank")]
+STATIC = [m for m in WAYS if m not in ("crossd", "bank")]
 
 
 def randomise(net: nn.Module) -> nn.Module:
@@ -77,7 +77,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_i3d_of_a_repeated_image_gives_the_image_output(name, axis):
     net, x = randomise(copy.deepcopy(LAYERS[name])).double().eval(), torch.randn(2, 4, 8, 10, dtype=torch.float64)
-    y, got = net(x), to_3d(net, "i3d", axis)(repeated(x, 18, axis))
+    y, got = net(x), to_3d(net, inflate="i3d", depth_axis=axis)(repeated(x, 18, axis))
     assert got.dim() == 5
     lost = min(4, (got.shape[axis + 2] - 1) // 2)  # first and last slices see the end of the volume
     got = got.narrow(axis + 2, lost, got.shape[axis + 2] - 2 * lost)
@@ -111,14 +111,14 @@ def test_every_slice_gives_its_image_output(method, axis):
     ).double().eval()  # fmt: skip
     x = torch.randn(2, 1, 6, 7, 8, dtype=torch.float64)
     slices = torch.stack([net(s) for s in x.unbind(axis + 2)], dim=axis + 2)
-    torch.testing.assert_close(to_3d(net, method, axis)(x), slices, atol=1e-10, rtol=0)
+    torch.testing.assert_close(to_3d(net, *WAYS[method], axis)(x), slices, atol=1e-10, rtol=0)
 
 
 def test_a_strided_transposed_center_takes_the_nearest_slice():
     net = nn.ConvTranspose2d(2, 3, 4, stride=2, padding=1).double()
     x = torch.randn(1, 2, 4, 5, 6, dtype=torch.float64)
     slices = torch.stack([net(s) for s in x.unbind(4)], dim=4).repeat_interleave(2, dim=4)
-    torch.testing.assert_close(to_3d(net, "center")(x), slices, atol=1e-12, rtol=0)
+    torch.testing.assert_close(to_3d(net)(x), slices, atol=1e-12, rtol=0)
 
 
 def residual() -> nn.Module:
@@ -137,18 +137,18 @@ def residual() -> nn.Module:
     return Residual()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WAYS)
 @pytest.mark.parametrize("source", ["plain", "crossd"])
 @pytest.mark.parametrize("axis", [0, -1])
 def test_every_method_runs_and_learns(method, source, axis):
     net = residual() if source == "plain" else to_crossd(residual())
     if (method, source) == ("bank", "plain"):
         with pytest.raises(ValueError, match=r"stem: a plain 2D kernel has no bank"):
-            to_3d(net, method, axis)
+            to_3d(net, *WAYS[method], axis)
         return
     if source == "crossd":
         net(torch.randn(4, 1, 16, 16))
-    made = to_3d(net, method, axis)
+    made = to_3d(net, *WAYS[method], axis)
     y = made(torch.randn(2, 1, 12, 13, 14))
     assert y.shape == (2, 3)
     y.square().sum().backward()
@@ -167,7 +167,9 @@ def test_crossd_source_is_its_plain_form_at_the_running_shift(method):
     net = to_crossd(residual())
     net(torch.randn(4, 1, 16, 16))
     x = torch.randn(2, 1, 12, 13, 14)
-    torch.testing.assert_close(to_3d(net.eval(), method)(x), to_3d(to_plain(net), method)(x), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        to_3d(net.eval(), *WAYS[method])(x), to_3d(to_plain(net), *WAYS[method])(x), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_crossd_carries_its_state():
@@ -177,8 +179,8 @@ def test_crossd_carries_its_state():
     assert made.a.running_shift.equal(net.a.running_shift)
     assert (made.a.mode, made.a.placement) == ("static", "spread")
     torch.testing.assert_close(to_3d(net, "crossd").state_dict(), net.state_dict(), atol=0, rtol=0)
-    with pytest.raises(ValueError, match="method 'i3d' has no options, got mode"):
-        to_3d(net, "i3d", mode="static")
+    with pytest.raises(ValueError, match="conv='conv' has no options, got mode"):
+        to_3d(net, inflate="i3d", mode="static")
     with pytest.raises(ValueError, match="i3d"):
         to_3d(net, "i3dd")
 
@@ -190,7 +192,7 @@ def test_a_copy_that_keeps_everything(method):
     net.a.weight.requires_grad_(False)
     net.register_buffer("counter", torch.ones(2))
     before = copy.deepcopy(net.state_dict())
-    made = to_3d(net, method)
+    made = to_3d(net, *WAYS[method])
     torch.testing.assert_close(net.state_dict(), before, atol=0, rtol=0)
     assert type(net.a) is nn.Conv2d
     assert (made.training, made.norm.training, made.a.training) == (False, True, False)
@@ -212,7 +214,7 @@ def test_tied_modules_and_parameters_stay_tied():
     other = nn.Conv2d(2, 2, 3, padding=1)
     other.weight = conv.weight
     net = nn.Sequential(conv, nn.ReLU(), conv, other)
-    made = to_3d(net, "i3d")
+    made = to_3d(net, inflate="i3d")
     assert made[0] is made[2]
     assert made[3] is not made[0]
     assert made[3].weight is made[0].weight
@@ -296,7 +298,7 @@ class Named2dSequential(nn.Sequential):
 def test_what_has_no_3d_form_is_named(layer, says):
     net = nn.ModuleDict({"block": nn.ModuleList([layer])})
     with pytest.raises(TypeError, match=says):
-        to_3d(net, "i3d")
+        to_3d(net, inflate="i3d")
 
 
 def test_a_function_for_both_is_left_alone():
@@ -305,9 +307,9 @@ def test_a_function_for_both_is_left_alone():
 
 def test_a_shape_for_images_is_found_by_an_example():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), OwnMean()))
-    made = to_3d(net, "i3d")  # nothing to be seen
-    with pytest.raises(ConversionError, match=r"1\.1 fails on a volume of shape \[1, 1, 9, 9, 9\] .*transfer_weights"):
-        to_3d(net, "i3d", example=torch.zeros(1, 1, 9, 9, 9))
+    made = to_3d(net, inflate="i3d")  # nothing to be seen
+    with pytest.raises(ConversionError, match=r"1\.1 fails on a volume of shape \[1, 1, 9, 9, 9\] .*load_2d"):
+        to_3d(net, inflate="i3d", example=torch.zeros(1, 1, 9, 9, 9))
     with pytest.raises(ConversionError, match=r"0 fails on a volume of shape \[1, 1, 4, 4, 4\]"):
         to_3d(nn.Sequential(Functional()), example=torch.ones(1, 1, 4, 4, 4))
     assert not made[0]._forward_hooks
@@ -343,7 +345,9 @@ def test_kept_depth_gives_every_slice_its_2d_output(method, depth_axis):
     else:
         volume = torch.rand(2, 2, 24, 20, 5, dtype=torch.float64).movedim(-1, axis)
     expected = torch.stack([net(slice_) for slice_ in volume.unbind(axis)], dim=axis)
-    torch.testing.assert_close(to_3d(net, method, depth_axis, keep_depth=True)(volume), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(
+        to_3d(net, *WAYS[method], depth_axis, keep_depth=True)(volume), expected, atol=1e-10, rtol=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""transfer_weights: exact values, a report of every key, all or nothing, and what the filled network computes."""
+"""load_2d: exact values, a report of every key, all or nothing, and what the filled network computes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from monai.networks.nets import DenseNet, resnet10, resnet18
 from oracles import shift_bank_fft
 from torch import nn
+from ways import WAYS
 
-from monai_crossd import TransferError, to_crossd, transfer_weights, use_conv
+from monai_crossd import TransferError, load_2d, to_crossd, use_conv
 from monai_crossd.conv import ACSConv3d, CrossDConv2d, CrossDConv3d
-from monai_crossd.transfer import METHODS
 
 BUILDERS = {"resnet10": resnet10, "resnet18": resnet18}
 SMALL = {"n_input_channels": 1, "num_classes": 3, "widen_factor": 0.125}
 LAYER = {"crossd": CrossDConv3d, "acs": ACSConv3d}
-# what is tested of a method; the rest of METHODS belongs to to_3d
+# what is tested of a method; the rest of WAYS belongs to to_3d
 FIRST = ["crossd", "acs", "i3d", "center", "bank"]
 
 
@@ -107,10 +107,9 @@ def test_values_and_report(name, kind, method, depth_axis, as_state_dict):
     net2d = randomise(build(2, kind, name))
     net3d = target_for(method, name, depth_axis)
     source, initial = snapshot(net2d), snapshot(net3d)
-    report = transfer_weights(source if as_state_dict else net2d, net3d, method, depth_axis)
+    report = load_2d(net3d, source if as_state_dict else net2d, WAYS[method][1], depth_axis)
     assert_unchanged(net2d, source)
     assert_complete(report, source, net3d)
-    assert report.method == method
     assert not report.conflicts
     for key, value in net3d.state_dict().items():
         path, _, leaf = key.rpartition(".")
@@ -141,7 +140,7 @@ def test_values_and_report(name, kind, method, depth_axis, as_state_dict):
 
 
 def test_crossd_goes_over_whole():
-    report = transfer_weights(randomise(build(2, "crossd")), target_for("crossd"))
+    report = load_2d(target_for("crossd"), randomise(build(2, "crossd")))
     assert report.share == 1
     assert not report.skipped
     assert not report.initial
@@ -150,8 +149,8 @@ def test_crossd_goes_over_whole():
 def test_a_plain_kernel_has_no_bank():
     net3d = build(3, "plain")
     before = snapshot(net3d)
-    with pytest.raises(TransferError, match="has no bank: choose 'i3d', 'center' or 'acs'") as error:
-        transfer_weights(build(2, "plain"), net3d, "bank")
+    with pytest.raises(TransferError, match="has no bank: choose 'center' or 'i3d'") as error:
+        load_2d(net3d, build(2, "plain"), "bank")
     assert "conv1.weight" in error.value.report.conflicts
     assert_unchanged(net3d, before)
 
@@ -159,12 +158,12 @@ def test_a_plain_kernel_has_no_bank():
 def test_static_layers_take_the_running_shift_and_no_predictor():
     net2d = randomise(build(2, "crossd"))
     net3d = target_for("crossd", mode="static")
-    report = transfer_weights(net2d, net3d)
+    report = load_2d(net3d, net2d)
     assert_complete(report, net2d.state_dict(), net3d)
     assert net3d.conv1.running_shift.equal(net2d.conv1.running_shift)
     assert all(".predictor." in key for key in report.skipped)
     center = target_for("center")
-    transfer_weights(net2d, center, "center")
+    load_2d(center, net2d)
     x = torch.randn(1, 1, 24, 24, 16).double()
     torch.testing.assert_close(net3d.eval()(x), center.eval()(x), atol=1e-9, rtol=1e-9)
 
@@ -175,8 +174,8 @@ def test_crossd_from_a_plain_source_starts_as_the_center_transfer(mode, training
     net2d, net3d, center = randomise(build(2, "plain")), target_for("crossd", mode=mode), target_for("center")
     if mode == "static":  # a layer that was used before
         net3d.conv1.running_shift.copy_(torch.tensor([0.5, 1.5, 1.0]))
-    transfer_weights(net2d, net3d, "crossd")
-    transfer_weights(net2d, center, "center")
+    load_2d(net3d, net2d)
+    load_2d(center, net2d)
     x = torch.randn(2, 1, 24, 24, 16).double()
     torch.testing.assert_close(net3d.train(training)(x), center.train(training)(x), atol=1e-9, rtol=1e-9)
 
@@ -191,7 +190,7 @@ def test_i3d_gives_the_2d_features_of_a_volume_constant_along_depth(kind):
     net2d, net3d = randomise(build(2, kind)).eval(), build(3, "plain").eval()
     if kind == "crossd":  # a static 2D net at the running shift, which is what goes over
         net2d = to_static(net2d)
-    transfer_weights(net2d, net3d, "i3d")
+    load_2d(net3d, net2d, "i3d")
     image = torch.randn(2, 1, 20, 18).double()
     y = features(net3d, image.unsqueeze(-1).repeat(1, 1, 1, 1, 48))
     expected = features(net2d, image)
@@ -220,7 +219,7 @@ def test_each_slice_gives_its_2d_features(method, depth_axis):
     context = use_conv("crossd", depth_axis=depth_axis) if method == "crossd" else nullcontext()
     with context:
         net3d = resnet10(spatial_dims=3, **SMALL).double().eval()
-    transfer_weights(net2d, net3d, method, depth_axis)
+    load_2d(net3d, net2d, WAYS[method][1], depth_axis)
     volume = torch.randn(1, 1, 5, 20, 18).double()
     y = features(net3d, volume if depth_axis == 0 else volume.movedim(2, -1))
     expected = features(net2d, volume[0].movedim(1, 0))  # slices as a batch
@@ -231,7 +230,7 @@ def test_exclude_leaves_keys_alone_and_says_so():
     net2d = randomise(build(2, "plain"))
     net3d = build(3, "plain")
     before, source = snapshot(net3d), net2d.state_dict()
-    report = transfer_weights(net2d, net3d, "i3d", exclude=["fc.*", "layer4.*.bn2.*"])
+    report = load_2d(net3d, net2d, "i3d", exclude=["fc.*", "layer4.*.bn2.*"])
     assert {key for key in report.initial if key.startswith("fc.")} == {"fc.weight", "fc.bias"}
     assert set(report.initial.values()) == {"excluded"}
     assert_complete(report, source, net3d)
@@ -244,12 +243,12 @@ def test_a_head_of_other_classes_is_an_error_until_excluded():
     net3d = resnet10(spatial_dims=3, **{**SMALL, "num_classes": 5}).double()
     net2d, before = randomise(build(2, "plain")), snapshot(net3d)
     with pytest.raises(TransferError, match=r"exclude=\['fc\.\*'\]") as error:
-        transfer_weights(net2d, net3d, "center")
+        load_2d(net3d, net2d)
     assert set(error.value.report.conflicts) == {"fc.weight", "fc.bias"}
     assert "(3, 64) does not fit (5, 64)" in error.value.report.conflicts["fc.weight"]
     assert_complete(error.value.report, net2d.state_dict(), net3d)
     assert_unchanged(net3d, before)
-    report = transfer_weights(net2d, net3d, "center", exclude=["fc.*"])
+    report = load_2d(net3d, net2d, exclude=["fc.*"])
     assert not report.conflicts
 
 
@@ -260,7 +259,7 @@ def test_a_strict_failure_leaves_every_bit(method):
     net3d = target_for(method)
     before = snapshot(net3d)
     with pytest.raises(TransferError, match="nothing was loaded") as error:
-        transfer_weights(source, net3d, method)
+        load_2d(net3d, source, WAYS[method][1])
     assert error.value.report.initial["layer4.0.bn2.weight"] == "the source has no such parameter"
     assert_unchanged(net3d, before)
 
@@ -272,11 +271,11 @@ def test_without_strict_what_fits_is_loaded():
     source["extra.weight"] = torch.zeros(3)
     net3d = build(3, "plain")
     before = snapshot(net3d)
-    report = transfer_weights(source, net3d, "center", strict=False)
+    report = load_2d(net3d, source, strict=False)
     assert_complete(report, source, net3d)
     assert set(report.conflicts) == {"conv1.weight"}
     assert set(report.initial) == {"layer4.0.bn2.weight"}
-    assert report.skipped == {"extra.weight": "the 3D network has no such parameter"}
+    assert report.skipped == {"extra.weight": "the network has no such parameter"}
     for key in ("conv1.weight", "layer4.0.bn2.weight"):
         assert net3d.state_dict()[key].equal(before[key])
     assert net3d.bn1.weight.equal(source["bn1.weight"])
@@ -288,7 +287,7 @@ def test_a_checkpoint_of_another_network_loads_nothing(strict):
     net3d = build(3, "plain")
     before = snapshot(net3d)
     with pytest.raises(TransferError, match="checkpoint of another network") as error:
-        transfer_weights(other, net3d, "i3d", strict=strict)
+        load_2d(net3d, other, "i3d", strict=strict)
     assert_unchanged(net3d, before)
     report = error.value.report
     assert set(report.skipped) == set(other.state_dict())
@@ -299,71 +298,49 @@ def test_a_checkpoint_of_another_network_loads_nothing(strict):
 
 def test_a_part_of_a_network_takes_the_same_part():
     net2d, net3d = randomise(build(2, "plain")), build(3, "plain")
-    assert transfer_weights(net2d.layer2, net3d.layer2, "center").share == 1
-    assert transfer_weights(net2d.conv1, net3d.conv1, "i3d").share == 1
+    assert load_2d(net3d.layer2, net2d.layer2).share == 1
+    assert load_2d(net3d.conv1, net2d.conv1, "i3d").share == 1
     torch.testing.assert_close(net3d.conv1.weight.sum(-1), net2d.conv1.weight)
 
 
 def test_precision_of_the_target_is_kept():
     net2d, net3d = randomise(build(2, "plain")), build(3, "plain").half()
-    transfer_weights(net2d, net3d, "center")
+    load_2d(net3d, net2d)
     assert {value.dtype for value in net3d.parameters()} == {torch.float16}
     assert net3d.bn1.weight.equal(net2d.bn1.weight.half())
 
 
 def test_a_bank_without_running_shift_goes_only_where_none_is_needed():
     source = {k: v for k, v in randomise(build(2, "crossd")).state_dict().items() if not k.endswith("running_shift")}
-    with pytest.raises(TransferError, match="no running_shift: only 'crossd' and 'bank'"):
-        transfer_weights(source, build(3, "plain"), "i3d")
-    assert not transfer_weights(source, build(3, "plain"), "bank").conflicts
+    with pytest.raises(TransferError, match="no running_shift: only Cross-D layers and inflate='bank'"):
+        load_2d(build(3, "plain"), source, "i3d")
+    assert not load_2d(build(3, "plain"), source, "bank").conflicts
 
 
-@pytest.mark.parametrize(("method", "says"), [("i3dd", "did you mean 'i3d'"), ("centre", "did you mean 'center'")])
-def test_unknown_method_is_answered_with_a_suggestion(method, says):
+@pytest.mark.parametrize(
+    ("method", "says"), [("i3dd", "did you mean 'i3d'"), ("centre", "did you mean 'center'"), ("acs", "'i3d'")]
+)
+def test_an_unknown_word_is_answered_with_a_suggestion(method, says):
     with pytest.raises(ValueError, match=says):
-        transfer_weights(nn.Conv2d(1, 1, 3), nn.Conv3d(1, 1, 3), method)
-
-
-WRONG_LAYERS = [
-    ("plain", "crossd", r"fills CrossDConv3d layers and the network has none: .*use_conv\('crossd'\)"),
-    ("plain", "acs", r"fills ACSConv3d layers .*use_conv\('acs'\)"),
-    ("crossd", "acs", "ACSConv3d"),
-    ("crossd", "i3d", "does not fill conv1, a CrossDConv3d: .* method 'crossd'"),
-    ("crossd", "bank", "does not fill conv1, a CrossDConv3d"),
-    ("acs", "center", "does not fill conv1, a ACSConv3d: .* method 'acs'"),
-    ("acs", "crossd", "CrossDConv3d"),
-]
-
-
-@pytest.mark.parametrize(("kind", "method", "says"), WRONG_LAYERS)
-def test_a_network_of_other_layers_is_named(kind, method, says):
-    net3d = build(3, kind)
-    before = snapshot(net3d)
-    with pytest.raises(ValueError, match=says):
-        transfer_weights(build(2, "crossd"), net3d, method)
-    assert_unchanged(net3d, before)
+        load_2d(nn.Conv3d(1, 1, 3), nn.Conv2d(1, 1, 3), method)
 
 
 def test_another_depth_axis_than_the_layers_have_is_named():
     with pytest.raises(ValueError, match=r"conv1 was built with depth_axis=-1, not 0: .*depth_axis=0"):
-        transfer_weights(build(2, "crossd"), build(3, "crossd"), "crossd", depth_axis=0)
-    transfer_weights(build(2, "crossd"), build(3, "crossd"), "crossd", depth_axis=2)  # the last one, by another name
+        load_2d(build(3, "crossd"), build(2, "crossd"), depth_axis=0)
+    load_2d(build(3, "crossd"), build(2, "crossd"), depth_axis=2)  # the last one, by another name
     with pytest.raises(ValueError, match=r"depth_axis must be .* but is 3"):
-        transfer_weights(build(2, "plain"), build(3, "plain"), "i3d", depth_axis=3)
+        load_2d(build(3, "plain"), build(2, "plain"), "i3d", depth_axis=3)
 
 
 def test_a_checkpoint_around_a_state_dict_is_named():
     checkpoint = {"state_dict": build(2, "plain").state_dict(), "epoch": 3}
     with pytest.raises(TypeError, match=r"'state_dict' holds a OrderedDict.*checkpoint\['state_dict'\]"):
-        transfer_weights(checkpoint, build(3, "plain"), "i3d")
+        load_2d(build(3, "plain"), checkpoint, "i3d")
 
 
 def test_a_converted_network_is_a_source_too():
     net2d = to_crossd(randomise(build(2, "plain")), init="preserve")
     assert isinstance(net2d.conv1, CrossDConv2d)
     net3d = target_for("crossd")
-    assert transfer_weights(net2d, net3d).share == 1
-
-
-def test_methods_are_listed():
-    assert set(FIRST) <= set(METHODS)
+    assert load_2d(net3d, net2d).share == 1

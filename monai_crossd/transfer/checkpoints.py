@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of torch.save: read whole and without running code, or refused by their path, with the cause and the remedy."""
+"""Checkpoint files: read whole and without running code, or refused by their path, with the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import textwrap
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 ZIP, LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # what torch.save writes first
 # first bytes (in lower case) of what is saved under a checkpoint's name by mistake: what it is, and what to do
@@ -22,6 +24,10 @@ OTHERS = {
     b"\x1f\x8b": "is compressed by gzip: unpack it first",
     b"\x93numpy": "is a numpy array, not a checkpoint",
 }
+# names that programs give to the network's state_dict beside the optimizer's and the rest
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "net_state_dict", "network_weights",
+)  # fmt: skip
 
 
 def _short(error: BaseException) -> str:
@@ -112,3 +118,58 @@ def _refusal(path: str, error: Exception) -> str:
     if is_torch or isinstance(error, EOFError):
         return f"is truncated or damaged ({_short(error)}): copy or download it again"
     return f"is not a checkpoint of tensors, as torch.save(net.state_dict(), path) writes it ({_short(error)})"
+
+
+def _is_state(value: Any) -> bool:
+    """Whether it is, or wraps, a state_dict: an optimizer's has numbers for keys and dictionaries for values."""
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return False
+    return any(isinstance(v, Tensor) for v in value.values()) or any(_is_state(value.get(key)) for key in WRAPPERS)
+
+
+def find_state(content: Any, path: str) -> dict[str, Tensor]:
+    """The state_dict in what a checkpoint file holds.
+
+    It is looked for under the names of WRAPPERS, in one another too. What else stands beside its tensors (an epoch, a
+    word) is left out.
+
+    Raises:
+        ValueError: If there is none, or which of several is meant cannot be seen; with what was found.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path!r} holds no state_dict (a {type(content).__name__} was found).")
+    parts = [key for key, value in content.items() if isinstance(value, Mapping) and _is_state(value)]
+    wrappers = [key for key in WRAPPERS if key in parts]
+    if len(wrappers) == 1:
+        return find_state(content[wrappers[0]], path)
+    if parts:
+        raise ValueError(
+            f"{path!r} holds {'several state_dicts' if len(parts) > 1 else 'a state_dict under an unusual name'} "
+            f"({', '.join(map(repr, parts))}): choose one, "
+            f"state = torch.load({path!r}, weights_only=True)[{parts[0]!r}], and pass it to load_2d, or save it alone."
+        )
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if not state:
+        found = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in list(content.items())[:6])
+        raise ValueError(f"{path!r} holds no state_dict (a dictionary of {found or 'nothing'} was found).")
+    return state
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
+    """State_dict of a checkpoint file, on the CPU, with `weights_only=True`.
+
+    A dictionary that wraps it is unwrapped ("state_dict", "model_state_dict", "model", "net", "network", "module",
+    "net_state_dict", "network_weights"); what stands beside it, such as the optimizer's state, is left out.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is truncated, damaged, or no checkpoint of tensors; with the path, the cause and what to do.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"epoch": 3, "model": torch.nn.Linear(1, 1).state_dict()}, f"{folder}/a.pt")
+        ...     list(read_checkpoint(f"{folder}/a.pt"))
+        ['weight', 'bias']
+    """
+    return find_state(read_file(path), os.fspath(path))
