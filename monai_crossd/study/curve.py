@@ -49,8 +49,8 @@ class CurveStudy(NamedTuple):
     Attributes:
         task: "classification" or "segmentation".
         name: of the data set, in table and figure.
-        data: what :func:`monai_crossd.data.load_datalist` takes. Test set is the section "test", or else "validation";
-            labelled volumes are drawn from "training".
+        data: what :func:`monai_crossd.data.load_datalist` takes; None will do for a report. Test set is the section
+            "test", or else "validation"; labelled volumes are drawn from "training".
         modality: "ct", "mr" or "us".
         spatial_size: classification: voxels that a volume is resized to; segmentation: voxels of a random crop.
         network: config of a MONAI network in 3D, `_target_` and arguments, in which "@conv", "@in_channels" and
@@ -79,7 +79,7 @@ class CurveStudy(NamedTuple):
 
     task: str
     name: str
-    data: str
+    data: str | None
     modality: str
     spatial_size: Sequence[int]
     network: Mapping[str, Any]
@@ -87,7 +87,7 @@ class CurveStudy(NamedTuple):
     iterations: int
     batch_size: int
     learning_rate: float
-    source: Mapping[str, str] = {}
+    source: Mapping[str, str | None] = {}
     exclude: Sequence[str] = ("fc.*", "head.*")
     train_cases: Sequence[int | str] = (2, 4, 8, 16, 32, ALL)
     seeds: Sequence[int] = (0, 1, 2)
@@ -107,7 +107,7 @@ class CurveStudy(NamedTuple):
     def spec(self) -> DataSpec:
         """How its data set is read."""
         return DataSpec(
-            self.name, self.data, self.modality, self.spatial_size, self.channels, intensity=self.intensity,
+            self.name, str(self.data), self.modality, self.spatial_size, self.channels, intensity=self.intensity,
             patient_pattern=self.patient_pattern, pixdim=self.pixdim, val_fraction=self.test_fraction,
         )  # fmt: skip
 
@@ -151,9 +151,6 @@ def read_curve(config: Mapping[str, Any]) -> CurveStudy:
     look_up_option(values.get("task"), METRICS)
     values["metric"] = values.get("metric") or next(iter(METRICS[values["task"]]))
     values["compare_with"] = values.get("compare_with") or [next(iter(values["initializations"]))]
-    for name in ("data", "source"):
-        if name in values and values[name] is None:
-            raise ValueError(f"{name} is not given: add --{name} with where it lies.")
     study: CurveStudy = make_entry(CurveStudy, values, "the study")
     look_up_option(study.metric, METRICS[study.task])
     look_up_option(study.modality, ("ct", "mr", "us"))
@@ -186,14 +183,25 @@ def _check_start(study: CurveStudy, name: str, start: Initialization) -> None:
     if start.weights is not None:
         if start.weights not in study.source:
             raise ValueError(f"initialization {name}: no weights {start.weights!r} in source {list(study.source)}.")
-        if not study.source[start.weights]:
-            raise ValueError(f"source has no file for {start.weights!r}: add --source::{start.weights} FILE.")
     elif used := [key for key in _OF_CARRIED if getattr(start, key) != Initialization._field_defaults[key]]:
         raise ValueError(f"initialization {name} has no weights, and {' and '.join(used)} are for what is carried.")
     _check_least(f"carried_rate of {name}", start.carried_rate, 0, whole=False)
     _check_least(f"frozen_steps of {name}", start.frozen_steps, 0)
     if start.frozen_steps >= study.iterations:
         raise ValueError(f"frozen_steps of {name} is {start.frozen_steps}; expected fewer than {study.iterations}.")
+
+
+def check_given(study: CurveStudy) -> None:
+    """Whether a study says where its data and weights lie, which its report does not need.
+
+    Raises:
+        ValueError: If it does not, with the option that does.
+    """
+    if study.data is None:
+        raise ValueError("data is not given: add --data with where it lies.")
+    for name in dict.fromkeys(start.weights for start in study.initializations.values()):
+        if name is not None and not study.source[name]:
+            raise ValueError(f"source has no file for {name!r}: add --source::{name} FILE.")
 
 
 def matching(study: CurveStudy, pattern: str) -> list[str]:

@@ -26,13 +26,12 @@ from monai.config import PathLike
 
 from .._replacing import replacing
 from ..training.scores import write_csv
-from ..visualize.figures import need_matplotlib, save_figure
 from .comparisons import holm
-from .curve import CurveStudy, matching
+from .curve import CurveCell, CurveStudy, matching
+from .plot import save_curve
 from .scores import Result, metric_names, patient_weights, weighted_score
-from .split import ALL
 
-__all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "save_curve", "write_curve_report"]
+__all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "write_curve_report"]
 
 RESAMPLES = 10_000
 
@@ -222,13 +221,16 @@ def _difference(
     return Difference(*names, interval, p, math.nan, ahead, len(seeds))
 
 
+def _plain(value: Any) -> Any:
+    """A value as a CSV shows it: what is no number is empty."""
+    if not isinstance(value, float):
+        return value
+    return "" if math.isnan(value) else round(value, 6)
+
+
 def _flat(row: CurvePoint | Difference) -> list[Any]:
-    values: list[Any] = []
-    for value in row:
-        values += list(value) if isinstance(value, Interval) else [value]
-    return [
-        "" if isinstance(v, float) and math.isnan(v) else round(v, 6) if isinstance(v, float) else v for v in values
-    ]
+    parts = (value if isinstance(value, Interval) else (value,) for value in row)
+    return [_plain(value) for part in parts for value in part]
 
 
 def _columns(kind: type[CurvePoint] | type[Difference], interval: str) -> list[str]:
@@ -237,10 +239,20 @@ def _columns(kind: type[CurvePoint] | type[Difference], interval: str) -> list[s
     ]
 
 
-def write_curve_report(folder: PathLike, study: CurveStudy, results: Sequence[Result]) -> list[Path]:
-    """Writes report.md, table.csv (a line per metric and point of a curve), comparisons.csv and curve.png.
+def cell_rows(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
+    """Columns, and a row of each cell: its place, and its score by every metric; empty where there is none."""
+    places, metrics = [*CurveCell._fields, "volumes"], metric_names(results[0])
+    once = np.ones((1, len(results[0]["items"])))
+    scores = [[float(weighted_score(result, metric, once)[0]) for metric in metrics] for result in results]
+    rows = [[*(r[name] for name in places), *map(_plain, own)] for r, own in zip(results, scores, strict=True)]
+    return [*places, *metrics], rows
 
-    Each file is the old one or the new one, never a part.
+
+def write_curve_report(folder: PathLike, study: CurveStudy, results: Sequence[Result]) -> list[Path]:
+    """Writes report.md, cells.csv, table.csv, comparisons.csv and curve.png.
+
+    cells.csv has a line per cell, table.csv one per metric and point of a curve, with its intervals. Each file is the
+    old one or the new one, never a part.
 
     Args:
         folder: of the files.
@@ -262,6 +274,7 @@ def write_curve_report(folder: PathLike, study: CurveStudy, results: Sequence[Re
         temporary.write_text(format_curve(study, results, points, differences), encoding="utf-8")
     return [
         folder / "report.md",
+        write_csv(folder / "cells.csv", *cell_rows(results)),
         write_csv(folder / "table.csv", _columns(CurvePoint, "score"), map(_flat, points)),
         write_csv(folder / "comparisons.csv", _columns(Difference, "difference"), map(_flat, differences)),
         save_curve(folder / "curve.png", study, points),
@@ -324,59 +337,3 @@ def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -
 def _score(point: CurvePoint) -> str:
     seeds = ", one seed" if point.seeds == 1 else ""
     return f"{point.score.estimate:.3f} ({point.score.lower:.3f} to {point.score.upper:.3f}{seeds})"
-
-
-# Okabe and Ito's colours, told apart with any colour vision; markers and dashes tell apart what is printed in grey
-_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-_DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
-
-
-def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) -> Path:
-    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialization.
-
-    Bands are 95 % intervals over test patients and seeds. The legend is beside the axes, in the order of the lines at
-    their right ends.
-
-    Args:
-        path: of the PNG; missing folders are made.
-        study: with the names of metric, data set and initializations.
-        points: of :func:`curve_points`; those of other metrics are left out.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        OptionalImportError: If matplotlib is not installed.
-    """
-    chosen = [point for point in points if point.metric == study.metric]
-    module = need_matplotlib("matplotlib.figure")
-    figure = module.Figure(figsize=(8.6, 4.8), layout="constrained")
-    axes = figure.subplots()
-    lines = []
-    for at, name in enumerate(study.initializations):
-        own = sorted((p for p in chosen if p.initialization == name), key=lambda p: p.volumes)
-        if not own:
-            continue
-        colour, marker = _COLOURS[at % len(_COLOURS)], _MARKERS[at % len(_MARKERS)]
-        x = [p.volumes for p in own]
-        (line,) = axes.plot(
-            x, [p.score.estimate for p in own], marker=marker, color=colour, linestyle=_DASHES[at % len(_DASHES)],
-            linewidth=1.8, markersize=6, markeredgecolor="white", markeredgewidth=0.8, label=name, zorder=3,
-        )  # fmt: skip
-        axes.fill_between(x, [p.score.lower for p in own], [p.score.upper for p in own], color=colour, alpha=0.12, lw=0)
-        lines.append((own[-1].score.estimate, line))
-    ticks = {p.volumes: f"{p.volumes}\n(all)" if p.train_cases == ALL else str(p.volumes) for p in chosen}
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
-    axes.minorticks_off()
-    seeds = max(p.seeds for p in chosen)
-    axes.set(
-        xlabel="labelled volumes", ylabel=study.metric.replace("_", " "),
-        title=f"{study.name}: 95 % bands over {chosen[0].patients} test patients and {seeds} seed{'s' * (seeds > 1)}",
-    )  # fmt: skip
-    axes.title.set_fontsize(11)
-    axes.grid(alpha=0.3)
-    handles = [line for _, line in sorted(lines, key=lambda pair: pair[0], reverse=True)]
-    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    return save_figure(figure, path)

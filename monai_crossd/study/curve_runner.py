@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from .._replacing import replacing
 from ..conv import use_conv
 from ..transfer import read_checkpoint, start_from_2d
-from .curve import CurveCell, CurveStudy, Initialization, curve_cells
+from .curve import CurveCell, CurveStudy, Initialization, check_given, curve_cells
 from .learning import augment, endless_batches, learn, predict
 from .load import Items, Volumes, load_items, load_volumes
 from .split import draw_cases
@@ -55,7 +55,7 @@ def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple
     Returns:
         Keys of the network that were filled, and the report's summary.
     """
-    path = study.source[str(start.weights)]
+    path = str(study.source[str(start.weights)])
     state = read_checkpoint(path)
     is_unet = isinstance(getattr(network, "encoder", None), nn.Module)
     prefix = "encoder." if is_unet and not any("encoder." in key for key in state) else ""
@@ -222,7 +222,7 @@ _FREE = ("name", "data", "source", "train_cases", "seeds", "initializations", "m
 def _settings(study: CurveStudy) -> dict[str, Any]:
     """What a finished cell depends on, by its name in a message; 2D weights by their content."""
     digests = {
-        name: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        name: hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
         for name, path in study.source.items()
         if any(start.weights == name for start in study.initializations.values())
     }
@@ -323,11 +323,12 @@ def run_curve(
         Results of all cells that are finished.
 
     Raises:
-        ValueError: If the folder holds cells of other settings.
+        ValueError: If data or weights are not given, or the folder holds cells of other settings.
         RuntimeError: If cells failed, when the others are done.
     """
     if processes < 1:
         raise ValueError(f"processes is {processes}; expected at least 1.")
+    check_given(study)
     keep_settings(study, output_dir)
     _load(study, str(output_dir / "demo"))  # what is wrong with the data is said once
     if threads is None and processes > 1:

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A study as a picture: every seed, the means, and how far they can be trusted."""
+"""Studies as pictures: scores of data sets, or curves over the number of labelled volumes, with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from monai.config import PathLike
 
 from ..visualize.figures import need_matplotlib, save_figure
 from .comparisons import Cells, Row, cells_by_method, resampled_t, split_ratio
+from .curve import CurveStudy
+from .split import ALL
 
-__all__ = ["save_plot"]
+if TYPE_CHECKING:
+    from .curve_report import CurvePoint
+
+__all__ = ["save_curve", "save_plot"]
 
 # Okabe and Ito's colours, told apart with any colour vision, without black and the pale yellow; the markers, in another
 # number, tell apart what has the same colour, and what is printed in grey
@@ -97,4 +103,77 @@ def save_plot(path: PathLike, rows: Iterable[Row], metric: str = "balanced_accur
     handles, labels = panels[0].get_legend_handles_labels()
     columns = max(1, min(len(labels), int(1.2 * len(modes)) + 1))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    return save_figure(figure, path)
+
+
+# of lines, black too; more markers and dashes, because lines cross
+_LINE_COLOURS = ("#000000", "#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
+_LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+_DASHES = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)))
+
+
+def _draw_curve(axes: Any, points: Sequence[CurvePoint], at: int, aside: float) -> Any:
+    """One initialization: a line through its points and a band; where there is one alone, a bar, a little aside."""
+    colour = _LINE_COLOURS[at % len(_LINE_COLOURS)]
+    x = [p.volumes * (1 if len(points) > 1 else 2**aside) for p in points]
+    (line,) = axes.plot(
+        x, [p.score.estimate for p in points], marker=_LINE_MARKERS[at % len(_LINE_MARKERS)], color=colour,
+        linestyle=_DASHES[at % len(_DASHES)], linewidth=1.8, markersize=6, markeredgecolor="white",
+        markeredgewidth=0.8, label=points[0].initialization, zorder=3,
+    )  # fmt: skip
+    lower, upper = ([getattr(p.score, side) for p in points] for side in ("lower", "upper"))
+    if len(points) > 1:
+        axes.fill_between(x, lower, upper, color=colour, alpha=0.12, linewidth=0)
+    else:
+        axes.vlines(x, lower, upper, color=colour, alpha=0.5, linewidth=1.5)
+    return line
+
+
+def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) -> Path:
+    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialization.
+
+    Bands are 95 % intervals over test patients and, where there are several, seeds; published scores of the metric are
+    dashed lines. The legend is beside the axes, in the order of the lines at their right ends.
+
+    Args:
+        path: of the PNG; missing folders are made.
+        study: with the names of metric, data set and initializations.
+        points: of :func:`curve_points`; those of other metrics are left out.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        OptionalImportError: If matplotlib is not installed.
+    """
+    chosen = [p for p in points if p.metric == study.metric and not math.isnan(p.score.estimate)]
+    module = need_matplotlib("matplotlib.figure")
+    figure = module.Figure(figsize=(8.6, 4.8), layout="constrained")
+    axes = figure.subplots()
+    lines, middle = [], (len(study.initializations) - 1) / 2
+    for at, name in enumerate(study.initializations):
+        own = sorted((p for p in chosen if p.initialization == name), key=lambda p: p.volumes)
+        if own:
+            line = _draw_curve(axes, own, at, 0.08 * (at - middle))
+            lines.append((own[-1].volumes, own[-1].score.estimate, line))
+    for name, scores in study.published.items():
+        if study.metric in scores:
+            axes.axhline(scores[study.metric], color="0.35", linewidth=1, linestyle=(0, (6, 4)), zorder=1)
+            where = {"xy": (0.01, scores[study.metric]), "xycoords": ("axes fraction", "data")}
+            axes.annotate(name, **where, xytext=(0, 3), textcoords="offset points", fontsize=8, color="0.35")
+    ticks = {p.volumes: f"{p.volumes}\n(all)" if p.train_cases == ALL else str(p.volumes) for p in chosen}
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
+    axes.minorticks_off()
+    if len(ticks) == 1:
+        axes.set_xlim(min(ticks) / 2, min(ticks) * 2)
+    seeds, patients = (max((getattr(p, what) for p in chosen), default=0) for what in ("seeds", "patients"))
+    over = f"{patients} test patients" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+    axes.set(
+        xlabel="labelled volumes", ylabel=study.metric.replace("_", " "), title=f"{study.name}: 95 % bands over {over}"
+    )
+    axes.title.set_fontsize(11)
+    axes.grid(alpha=0.3)
+    handles = [line for _, _, line in sorted(lines, key=lambda entry: entry[:2], reverse=True)]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return save_figure(figure, path)

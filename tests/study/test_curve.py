@@ -109,6 +109,16 @@ def test_a_study_by_the_command_and_again(task, data, tmp_path):
     main(arguments)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert (out / "report.md").read_text() == report
+    for name in ("report.md", "cells.csv", "curve.png"):
+        (out / name).unlink()
+    main([str(file), "--output_dir", str(out), "--seeds", "[0]", "--report_only"])  # asks for no data
+    assert (out / "report.md").read_text() == report
+    with (out / "cells.csv").open() as opened:
+        lines = list(csv.DictReader(opened))
+    assert [[row[key] for key in ("initialization", "train_cases", "seed")] for row in lines] == [
+        [name, count, "0"] for count in ("3", "all") for name in sorted(STARTS)
+    ]
+    assert all(0 <= float(row[metric]) <= 1 for row in lines)
     study = read_curve(
         config(data, task, train_cases=[3], seeds=[0, 1], initializations={"scratch": {}}, compare_with=[])
     )
@@ -307,7 +317,6 @@ def test_a_crop_is_a_block_of_image_and_label_map_alike():
     ("values", "says"),
     [
         ({"task": "detection"}, "detection"),
-        ({"data": None}, "data is not given: add --data"),
         ({"epochs": 3}, "the study has the key 'epochs'"),
         ({"metric": "dice"}, "dice"),
         ({"train_cases": [2, 2]}, r"train_cases are \[2, 2\]"),
@@ -329,7 +338,6 @@ def test_a_crop_is_a_block_of_image_and_label_map_alike():
         ),
         ({"initializations": {"a": {**STARTS["plain-i3d"], "carried_rate": -1}}}, "carried_rate of a is -1"),
         ({"initializations": {"a/b": {}}}, "without /"),
-        ({"source": {"plain": None, "banks": None}}, "source has no file for 'plain': add --source::plain FILE"),
         ({"compare_with": ["conv2d-*"]}, r"compare_with has 'conv2d-\*', which no initialization fits"),
     ],
     ids=str,
@@ -340,12 +348,25 @@ def test_what_is_wrong_with_a_study_is_named_before_it_runs(values, says, data):
 
 
 @pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"data": None}, "data is not given: add --data"),
+        ({"source": {"plain": None, "banks": None}}, "source has no file for 'plain': add --source::plain FILE"),
+    ],
+    ids=str,
+)
+def test_where_data_and_weights_lie_is_asked_for_before_a_study_runs(values, says, data, tmp_path):
+    study = read_curve({**config(data, "classification"), **values})
+    with pytest.raises(ValueError, match=says):
+        run_curve(study, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "name", ["crossd_3d_classification/configs/vesselmnist3d", "crossd_3d_segmentation/configs/hippocampus"]
 )
 def test_the_studies_of_the_bundles_are_read_and_their_networks_take_the_weights_of_the_2d_bundle(name, tmp_path):
     values = yaml.safe_load((ROOT / "bundles" / f"{name}_study.yaml").read_text())
-    with pytest.raises(ValueError, match="data is not given: add --data"):
-        read_curve(values)
     light = {"model_name": "resnet18", "widen_factor": 0.25, "no_max_pool": True, "num_classes": 6}
     for source, conv in (("conv2d", "conv"), ("crossd", "crossd")):
         values["source"][source] = str(tmp_path / f"{source}.pt")

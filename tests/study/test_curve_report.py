@@ -16,9 +16,9 @@ from monai_crossd.study.curve_report import (
     Interval,
     compare_curves,
     curve_points,
-    save_curve,
     write_curve_report,
 )
+from monai_crossd.study.plot import save_curve
 
 
 def study(names=("scratch", "conv2d-i3d", "conv2d-acs", "crossd"), **values):
@@ -186,18 +186,27 @@ def test_seeds_that_one_of_them_lacks_are_left_out():
 def test_files_of_a_study(tmp_path):
     shown = study(published={"nnU-Net": {"dice/liver": 0.95}})
     paths = write_curve_report(tmp_path, shown, everything())
-    assert [path.name for path in paths] == ["report.md", "table.csv", "comparisons.csv", "curve.png"]
+    assert [path.name for path in paths] == ["report.md", "cells.csv", "table.csv", "comparisons.csv", "curve.png"]
     report = paths[0].read_text()
     assert "| nnU-Net | - | 0.950 |" in report
     assert "against the best of conv2d-i3d, conv2d-acs" in report
     assert "24 cells, 24 min" in report
     with paths[1].open() as opened:
+        lines = list(csv.DictReader(opened))
+    assert list(lines[0])[:6] == ["initialization", "train_cases", "seed", "volumes", "dice", "dice/liver"]
+    for cell, line in zip(everything(), lines, strict=True):
+        assert [line[key] for key in list(line)[:4]] == [
+            str(cell[key]) for key in ("initialization", "train_cases", "seed", "volumes")
+        ]
+        assert float(line["dice"]) == pytest.approx(np.mean(cell["dice"]), abs=1e-6)
+        assert float(line["surface_distance"]) == 1
+    with paths[2].open() as opened:
         table = list(csv.DictReader(opened))
     assert len(table) == 4 * 8
     (point,) = (p for p in curve_points(everything(), "dice") if (p.initialization, p.train_cases) == ("crossd", 2))
     (row,) = (r for r in table if (r["metric"], r["initialization"], r["train_cases"]) == ("dice", "crossd", "2"))
     assert [float(row[name]) for name in ("score", *Interval._fields[1:])] == pytest.approx(list(point.score), abs=1e-6)
-    with paths[2].open() as opened:
+    with paths[3].open() as opened:
         rows = list(csv.DictReader(opened))
     assert len(rows) == 4 * 8
     assert set(rows[0]) >= {
@@ -229,11 +238,42 @@ def test_cells_that_were_tested_on_other_items_are_not_compared():
         curve_points(cells, "dice")
 
 
+COLOURS = {"scratch": "#000000", "conv2d-i3d": "#0072B2", "conv2d-acs": "#56B4E9", "crossd": "#009E73"}
+
+
+def near(path, colour):
+    """Which pixels of a figure have a colour."""
+    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    return np.abs(image - [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).max(2) < 12
+
+
+def columns(path, colour):
+    """Where a figure has a colour, as a part of its width."""
+    found = near(path, colour)
+    return np.flatnonzero(found.any(0)) / found.shape[1]
+
+
 def test_the_figure_shows_every_line_and_its_legend_lies_beside_the_axes(tmp_path):
     path = save_curve(tmp_path / "curve.png", study(), curve_points(everything(), "dice"))
-    image = np.asarray(Image.open(path).convert("RGB")).astype(int)
-    for colour in ("#000000", "#0072B2", "#56B4E9", "#009E73"):
-        near = np.abs(image - [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).max(2) < 12
-        columns = np.flatnonzero(near.any(0))
-        assert columns[0] < 0.3 * image.shape[1]  # the line begins at the left,
-        assert columns[-1] > 0.8 * image.shape[1]  # and its sample in the legend is at the right
+    for colour in COLOURS.values():
+        assert columns(path, colour)[0] < 0.3  # the line begins at the left,
+        assert columns(path, colour)[-1] > 0.8  # and its sample in the legend is at the right
+
+
+def test_a_figure_of_one_number_of_volumes_and_one_seed_shows_what_there_is(tmp_path):
+    cells = [cell for cell in everything() if (cell["train_cases"], cell["seed"]) == (2, 0)][1:]
+    path = save_curve(tmp_path / "curve.png", study(), curve_points(cells, "dice"))
+    left, middle, right = (columns(path, COLOURS[n])[0] for n in ("conv2d-i3d", "conv2d-acs", "crossd"))
+    assert left < middle < right < 0.8  # beside each other
+
+
+def test_published_scores_of_the_metric_are_lines_across_the_figure(tmp_path):
+    points = curve_points(everything(), "dice")
+    plain = save_curve(tmp_path / "plain.png", study(), points)
+    other = save_curve(tmp_path / "other.png", study(published={"nnU-Net": {"surface_distance": 0.9}}), points)
+    assert plain.read_bytes() == other.read_bytes()
+    shown = save_curve(tmp_path / "shown.png", study(published={"nnU-Net": {"dice": 0.7}}), points)
+    before, after = (np.asarray(Image.open(path).convert("L")).astype(int) for path in (plain, shown))
+    rows = np.flatnonzero((before - after > 40).sum(1) > 250)  # dashes from side to side
+    assert 1 <= len(rows) <= 2
+    assert np.flatnonzero((before - after).any(1)).max() <= rows.max() + 1  # and its name above
