@@ -290,7 +290,9 @@ class OverlayHandler(CaseHandler):
     def _add(self, evaluator: Engine) -> None:
         for item in evaluator.state.output:
             if self._seen in self.cases:
-                self._kept[self._seen] = {key: item[key] for key in ("image", "pred", "label") if key in item}
+                kept = {key: item[key] for key in ("image", "pred", "label") if key in item}
+                # an image is a volume of one slice
+                self._kept[self._seen] = {k: v[..., None] if v.ndim == 3 else v for k, v in kept.items()}
             self._seen += 1
 
     def _finish(self, evaluator: Engine) -> None:

@@ -31,6 +31,7 @@ INPUT_OPTIONS = (
     "pixdim",
     "spatial_size",
     "roi_size",
+    "slices_every",
     "labels",
     "heads",
 )
@@ -93,8 +94,8 @@ def _metadata(metadata: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         words = run["modality"] if isinstance(run["modality"], list) else [run["modality"]]
         image["modality"] = ", ".join(dict.fromkeys(word.upper() for word in words))
     pred.update(num_channels=len(labels), channel_def={str(number): name for number, name in enumerate(labels)})
-    if len(pred["spatial_shape"]) == len(size):  # of a segmentation
-        pred["spatial_shape"] = size
+    if "roi_size" in run:  # of a segmentation
+        pred.update(type="image", format="segmentation", spatial_shape=size)
     names = ", ".join(f"{number} {name}" for number, name in enumerate(labels))
     metadata.update(label_classes=names, pred_classes=names, eval_metrics={}, data_source=str(run.get("dataset_dir")))
     return metadata
@@ -246,7 +247,7 @@ def trained_network(weights: PathLike, defaults: Mapping[str, Any] | nn.Module, 
         **options: further arguments; they replace those of ``defaults``.
 
     Raises:
-        ValueError: When an option contradicts what the weights were trained with.
+        ValueError: When an option contradicts what the weights were trained with, or they are of another network.
 
     Example:
         .. code-block:: json
@@ -269,6 +270,12 @@ def trained_network(weights: PathLike, defaults: Mapping[str, Any] | nn.Module, 
             raise ValueError(
                 f"{name} of the network is {value}, but the weights of {weights} were trained with {known[name]}. "
                 "Leave the option out, or give the weights that belong to it."
+            )
+        of, ours = known["network"], defaults.get("network") if isinstance(defaults, Mapping) else None
+        if ours is not None and ours != of:
+            raise ValueError(
+                f"The weights of {weights} are those of a {of}, and this config is for a {ours}: take the config of "
+                "what was trained, or give other weights (--ckpt_dir)."
             )
         arguments = {**known, **options}
     module, _, name = arguments.pop("network").rpartition(".")

@@ -25,7 +25,7 @@ from .pseudo3d import (
     VariantsToVolumed,
 )
 from .ultrasound import LogCompressd, RandDepthGaind, RandSpeckled
-from .volume_to_slices import VolumeToSlices, VolumeToSlicesd
+from .volume_to_slices import KeepSlices, KeepSlicesd, VolumeToSlices, VolumeToSlicesd
 from .voxels import EnsureChannelsd, ReplaceNonFinited
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
     "EnsureChannelsd",
     "FramesToVolume",
     "FramesToVolumed",
+    "KeepSlices",
+    "KeepSlicesd",
     "KeySafeSpacingd",
     "LogCompressd",
     "N4BiasFieldCorrectiond",

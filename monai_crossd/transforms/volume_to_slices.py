@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import nibabel as nib
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, get_track_meta
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .pseudo3d import volume_affine, with_grid
 
-__all__ = ["VolumeToSlices", "VolumeToSlicesd", "slice_fractions"]
+__all__ = ["KeepSlices", "KeepSlicesd", "VolumeToSlices", "VolumeToSlicesd", "slice_fractions"]
 
 _AXES = {-3: 0, -2: 1, -1: 2, 0: 0, 1: 1, 2: 2}
 
@@ -24,6 +25,12 @@ def _check_axis(axis: int) -> int:
     if axis not in _AXES:
         raise ValueError(f"axis is {axis}; expected a spatial axis, -3 to 2.")
     return _AXES[axis]
+
+
+def _check_every(every: int) -> int:
+    if not isinstance(every, int) or isinstance(every, bool) or every < 1:
+        raise ValueError(f"every is {every!r}; expected a whole number of at least 1.")
+    return every
 
 
 def slice_fractions(label: NdarrayOrTensor, num_classes: int, axis: int = -1) -> Tensor:
@@ -83,9 +90,7 @@ class VolumeToSlices(Transform, MultiSampleTrait):
 
     def __init__(self, axis: int = -1, every: int = 1) -> None:
         self.axis = _check_axis(axis)
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every is {every!r}; expected a whole number of at least 1.")
-        self.every = every
+        self.every = _check_every(every)
 
     def __call__(self, img: NdarrayOrTensor) -> list[Tensor]:
         """Cut a volume (C, H, W, D)."""
@@ -190,3 +195,53 @@ class VolumeToSlicesd(MapTransform, MultiSampleTrait):
             f"{self.label_key}_present": list((fractions > 0).long()),
             f"{self.label_key}_dominant": torch.where(largest > 0, dominant + 1, 0).tolist(),
         }
+
+
+class KeepSlices(Transform):
+    """Keep every k-th axial slice of a volume (C, H, W, D), a volume of the slices that somebody annotated.
+
+    Slices are counted from the file's first one on, so that it comes before Orientationd, which may turn their order;
+    they are cut across the axis that runs from the feet to the head, whichever of the file's that is.
+
+    Args:
+        every: distance of the slices that are kept: 1 for all, k for each k-th from the first one on.
+
+    Raises:
+        ValueError: When `every` is not a whole number above 0, or the image is not (C, H, W, D).
+
+    Example:
+        >>> KeepSlices(8)(torch.zeros(1, 32, 24, 17)).shape
+        torch.Size([1, 32, 24, 3])
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = _check_every(every)
+
+    def __call__(self, img: NdarrayOrTensor) -> Tensor:
+        """Thin a volume (C, H, W, D)."""
+        volume = convert_to_tensor(img, track_meta=get_track_meta())
+        if volume.ndim != 4:
+            raise ValueError(f"the volume has the shape {tuple(volume.shape)}; expected (C, H, W, D).")
+        affine = volume_affine(volume, None, [0, 1, 2, 3])
+        axis = nib.io_orientation(affine.numpy())[:, 0].tolist().index(2)
+        affine[:, axis] *= self.every
+        array = volume.as_subclass(torch.Tensor).movedim(axis + 1, 0)[:: self.every].movedim(0, axis + 1)
+        return with_grid(array.clone(memory_format=torch.contiguous_format), volume, affine)
+
+
+class KeepSlicesd(MapTransform):
+    """Dictionary form of :class:`KeepSlices`, of an image and its label map.
+
+    Args:
+        keys: of the volumes.
+        every: as there.
+        allow_missing_keys: pass over keys that are not there.
+    """
+
+    def __init__(self, keys: KeysCollection, every: int = 1, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.keep = KeepSlices(every)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Thin the volumes of `keys`."""
+        return {**data, **{key: self.keep(data[key]) for key in self.key_iterator(data)}}

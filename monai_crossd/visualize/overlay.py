@@ -145,15 +145,16 @@ def _draw(
     window: tuple[float, float],
 ) -> Figure:
     size = np.array(reference.shape) * spacing
-    heights = [size[1], size[2], size[2]]
+    # a volume of one slice, or an image, is seen from one side alone
+    views = [view for view in _VIEWS if min(np.delete(reference.shape, view[1])) > 1] or list(_VIEWS)
     # a thin volume keeps its proportions, but its rows stay high enough for the title and the letters
-    rows = [max(height, 0.12 * size.max()) for height in heights]
+    rows = [max(size[1 if axis == 2 else 2], 0.12 * size.max()) for _, axis, _ in views]
     scale = 3.2 / max(size[0], size[1])  # inches per millimetre
     figure = need_matplotlib("matplotlib.figure").Figure(
         figsize=(3.4 * len(volumes) + 2.1, sum(rows) * scale + 1.0), layout="constrained"
     )
-    grid = figure.subplots(3, len(volumes), squeeze=False, gridspec_kw={"height_ratios": rows})
-    for (view, axis, letters), row in zip(_VIEWS, grid, strict=True):
+    grid = figure.subplots(len(views), len(volumes), squeeze=False, gridspec_kw={"height_ratios": rows})
+    for (view, axis, letters), row in zip(views, grid, strict=True):
         index = _best_slice(reference, axis)
         across, down = (float(s) for i, s in enumerate(size) if i != axis)
         place: dict[str, Any] = {"extent": (0, across, down, 0), "interpolation": "nearest"}
@@ -164,7 +165,7 @@ def _draw(
             axes.set(xticks=[], yticks=[])
             axes.set_facecolor("black")
             _annotate(axes, letters)
-            if axis == 2:
+            if view == views[0][0]:
                 axes.set_title(name)
         row[0].set_ylabel(f"{view}\n{index + 1}/{reference.shape[axis]}", size=8, rotation=0, ha="right", va="center")
     patch = need_matplotlib("matplotlib.patches").Patch

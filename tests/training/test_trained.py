@@ -64,12 +64,14 @@ def test_damaged(weights, content):
 
 
 def test_network(weights, tmp_path):
-    assert trained_network(weights, {"network": "torch.nn.Conv2d"}).out_features == 2
+    assert trained_network(weights, {"network": "torch.nn.Linear"}).out_features == 2
     assert trained_network(weights, torch.nn.ReLU(), bias=False).bias is None
     other = tmp_path / "other" / "model.pt"
     net = trained_network(other, {"network": "torch.nn.Linear", "in_features": 5, "out_features": 1}, out_features=4)
     assert net.weight.shape == (4, 5)
     assert isinstance(trained_network(other, torch.nn.ReLU()), torch.nn.ReLU)
+    with pytest.raises(ValueError, match=r"weights of .* are those of a torch.nn.Linear, and this .* torch.nn.Conv2d"):
+        trained_network(weights, {"network": "torch.nn.Conv2d"})
     with pytest.raises(ValueError, match=r"out_features of the network is 3, but the weights of .* trained with 2"):
         trained_network(weights, {}, out_features=3)
 
