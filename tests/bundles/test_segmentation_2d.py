@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
 from PIL import Image
 
 from monai_crossd.training import trained_network
 from monai_crossd.transfer import read_checkpoint
+from monai_crossd.transforms import intensity_transforms
 
 BUNDLES = Path(__file__).parents[2] / "bundles"
 IMAGES, SEGMENTATION = BUNDLES / "crossd_2d_pretraining", BUNDLES / "crossd_3d_segmentation"
@@ -27,7 +30,7 @@ EVERY = 3
 CONFIGS = ["configs/train.yaml", "configs/segmentation.yaml"]
 WIDTHS = [16, 8, 8, 8, 4]
 OPTIONS = {
-    "modality": "mr", "roi_size": [16, 16], "max_epochs": 2, "iterations_per_epoch": 2, "batch_size": 3, "seed": 3,
+    "modality": "mr", "roi_size": [16, 18], "max_epochs": 2, "iterations_per_epoch": 2, "batch_size": 3, "seed": 3,
     "network_def#decoder_channels": WIDTHS,
 }  # fmt: skip
 
@@ -97,7 +100,7 @@ def test_only_annotated_slices_are_seen(codes, tmp_path):
         assert torch.equal(item["label"][..., depth], item["label"][..., 0])
         assert set(item["label"][..., depth].unique().tolist()) == {0, 1, 2}
     batch = next(iter(parser.get_parsed_content("train#dataloader")))
-    assert batch["image"].shape == batch["label"].shape == (3, 1, 16, 16)
+    assert batch["image"].shape == batch["label"].shape == (3, 1, 16, 18)
     assert all(set(label.unique().tolist()) == {0, 1, 2} for label in batch["label"])
     assert parser.get_parsed_content("train#slices") == [8] * len(parser.get_parsed_content("train#dataset").data)
 
@@ -117,9 +120,9 @@ def test_the_2d_network_is_the_form_of_the_3d_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slices_every": 0}, "every is 0; expected a whole number of at least 1"),
+        ({"slices_every": -2}, "every is -2; expected a whole number of at least 1"),
         ({"slices_every": "x"}, "every is 'x'; expected a whole number"),
-        ({"slices_every": None}, r"has 3 dimensions.*Save its slices one by one"),
+        ({"slices_every": 0}, r"has 3 dimensions.*Save its slices one by one"),
         ({"pixdim": [1.0, 0.0]}, r"pixdim is \[1\.0, 0\.0, -1\.0\]; expected 3 numbers above 0"),
     ],
 )
@@ -158,11 +161,11 @@ def test_it_trains_and_is_used(trained, tmp_path, monkeypatch):
     assert {"model.pt", "model.json", "history.csv", "curves.png"} <= {path.name for path in out.iterdir()}
     assert list(out.glob("*_overlay.png"))
     known = json.loads((out / "model.json").read_text())
-    assert (known["labels"], known["slices_every"], known["roi_size"]) == (LABELS, EVERY, [16, 16])
+    assert (known["labels"], known["slices_every"], known["roi_size"]) == (LABELS, EVERY, [16, 18])
     history = rows(out / "history.csv")
     assert {"val_mean_dice", *(f"val_mean_dice/{name}" for name in LABELS[1:])} <= history[0].keys()
     pred = json.loads((out / "metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
-    assert (pred["format"], pred["spatial_shape"]) == ("segmentation", [16, 16])
+    assert (pred["format"], pred["spatial_shape"]) == ("segmentation", [16, 18])
 
     monai.bundle.run(config_file=[*CONFIGS, "configs/segmentation_evaluate.yaml"])
     scores = {row["label"]: float(row["estimate"]) for row in rows(out / "metrics.csv")}
@@ -177,6 +180,11 @@ def test_it_trains_and_is_used(trained, tmp_path, monkeypatch):
     found = nib.load(tmp_path / "case2_pred.nii.gz")
     image = nib.load(images / "case2.nii.gz")
     assert found.shape == image.shape  # every slice, annotated or not
+    voxels = torch.from_numpy(image.get_fdata(dtype=np.float32))[None]
+    scaled = Compose(intensity_transforms("mr"))({"image": MetaTensor(voxels)})["image"]
+    with torch.no_grad():  # turned to RAS and back
+        labels = network_2d(trained)(scaled.as_tensor().flip(1, 2).movedim(-1, 0)).argmax(1).flip(1, 2)
+    np.testing.assert_array_equal(found.get_fdata(), labels.movedim(0, -1).numpy())
     np.testing.assert_allclose(found.affine, image.affine)
     assert json.loads((tmp_path / "labels.json").read_text()) == {str(i): name for i, name in enumerate(LABELS)}
 
@@ -206,8 +214,8 @@ def test_images_with_masks(tmp_path, monkeypatch):
     monkeypatch.chdir(bundle)
     data = write_images(tmp_path / "images")
     options = OPTIONS | {"modality": "us"}
-    monai.bundle.run(config_file=CONFIGS, dataset_dir=str(data), slices_every=None, conv="conv", **options)
-    monai.bundle.run(config_file=[*CONFIGS, "configs/segmentation_evaluate.yaml"])
+    monai.bundle.run(config_file=CONFIGS, dataset_dir=str(data), slices_every=0, conv="conv", **options)
+    monai.bundle.run(config_file=[*CONFIGS, "configs/segmentation_evaluate.yaml"])  # knows that they are images
     out = bundle / "eval" / "segmentation"
     assert [row["label"] for row in rows(out / "metrics.csv")] == ["overall", "label 1"]
     assert len(list(out.glob("*_overlay.png"))) == 1
