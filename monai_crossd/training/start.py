@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from monai.config import PathLike
 from torch import nn
 
-from ..transfer import TransferError, TransferReport, load_checkpoint
+from ..transfer import TransferError, TransferReport, load_2d
 from .trained import plain, read_trained
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ def start_from(
 ) -> TransferReport | None:
     """Fills a 2D classifier from the weights of another, plain or Cross-D, and logs what went over.
 
-    Kernels of plain convolutions fill Cross-D layers so that the output stays what it was. The last linear layer stays
+    Kernels of plain convolutions fill Cross-D layers so that the output stays what it was; plain ones take the kernels
+    of Cross-D layers at their running shift. The last linear layer stays
     as it is where the weights were trained with other labels, as the ``model.json`` beside them says, or with another
     number of classes.
 
@@ -52,10 +53,10 @@ def start_from(
     known = read_trained(path).get("labels")
     other = head and known is not None and labels is not None and known != plain(labels)
     try:
-        report = load_checkpoint(path, network, exclude=head if other else ())
+        report = load_2d(network, path, exclude=head if other else ())
     except TransferError as error:
         if other or not error.report.conflicts or not error.report.conflicts.keys() <= set(head):
             raise
-        report = load_checkpoint(path, network, exclude=head)  # of another number of classes
+        report = load_2d(network, path, exclude=head)  # of another number of classes
     logger.info("from %s: %s", path, report.summary())
     return report

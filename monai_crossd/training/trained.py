@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ReferenceResolver
 from monai.config import PathLike
 from monai.utils import optional_import
 from torch import nn
@@ -22,7 +23,7 @@ __all__ = ["check_trained", "describe_run", "find_weights", "trained", "trained_
 
 FILENAME = "model.pt"
 # options of a bundle that its weights are kept with: where the data came from, and what the network was made for
-DATA_OPTIONS = ("dataset_dir", "seed", "nested", "patient_pattern")
+DATA_OPTIONS = ("dataset_dir", "seed", "reading#nested", "reading#patient_pattern")
 INPUT_OPTIONS = (
     "conv",
     "modality",
@@ -44,12 +45,12 @@ def describe_run(*names: str) -> dict[str, Any]:
     """Values of the running bundle's config, for :class:`BestCheckpoint` to keep beside the weights.
 
     Args:
-        names: of values in the config, numbers and text, such as "conv", "labels", "pixdim"; without any, those that
-            the bundles have. "dataset_dir", a path or several, is kept as an absolute one.
+        names: of values in the config, numbers and text, such as "conv", "labels", "reading#nested"; without any, those
+            that the bundles have. "dataset_dir", a path or several, is kept as an absolute one.
 
     Returns:
-        The values by name; the network's class and arguments as "network_def"; and the bundle's metadata, with the
-        labels and sizes of this run, as "metadata".
+        The values by name, of one in a section the last part of it; the network's class and arguments as "network_def";
+        and the bundle's metadata, with the labels and sizes of this run, as "metadata".
 
     Raises:
         RuntimeError: When no bundle is running.
@@ -65,7 +66,8 @@ def describe_run(*names: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     try:
         for name in names:
-            found[name] = plain(parser.get_parsed_content(name))
+            last = ReferenceResolver.split_id(name)[-1]
+            found[last] = plain(parser.get_parsed_content(name))
         options = [key for key in parser.get("network_def") if not key.startswith("_")]
         arguments = {key: plain(parser.get_parsed_content(f"network_def#{key}")) for key in options}
     except TypeError as error:

@@ -167,8 +167,8 @@ def test_what_must_be_equal_is(name):
         assert (key in train) == (key in inference), key
         if key in train:
             assert one.get_parsed_content(key) == two.get_parsed_content(key) == three.get_parsed_content(key), key
-    for key in ("seed", "nested", "patient_pattern"):
-        if key in train:
+    for key in ("seed", "reading#nested", "reading#patient_pattern"):
+        if key in one:
             assert one.get_parsed_content(key) == three.get_parsed_content(key), key
     window = [config.get_parsed_content("intensity") for config in (one, two, three)]
     assert window == [{"window": [0, 255]} if name == NAMES[0] else {}] * 3
@@ -265,10 +265,10 @@ def test_every_option_is_explained(name):
     options = [
         (number, line)
         for number, line in enumerate(lines[: next(i for i, line in enumerate(lines) if line.startswith("labels:"))])
-        if re.match(r"[a-z]", line) and not line.startswith("imports:")
+        if re.match(r" *[a-z]", line) and not line.startswith("imports:")
     ]
     assert len(options) >= 20
-    assert [line for number, line in options if " # " not in line and not lines[number - 1].startswith("# ")] == []
+    assert [line for number, line in options if "  # " not in line and not lines[number - 1].startswith("# ")] == []
 
 
 OVERLAYS = [path for path in sorted(BUNDLES.glob("*/configs/*")) if path.suffix in (".yaml", ".json")]

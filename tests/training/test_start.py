@@ -13,6 +13,7 @@ from torch import nn
 
 from monai_crossd.networks import build_resnet
 from monai_crossd.training import start_from
+from monai_crossd.transfer import to_plain
 
 CLASSES = ["benign", "malignant", "normal"]
 
@@ -67,6 +68,12 @@ def test_the_output_is_kept(source, write, before, conv, labels, training):
     torch.testing.assert_close(net.train(training)(image()), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_plain_convolutions_take_the_kernels_at_the_running_shift(source, write):
+    net = classifier("conv")
+    start_from(net, write("crossd"), CLASSES)
+    torch.testing.assert_close(net.eval()(image()), to_plain(source["crossd"])(image()), atol=1e-4, rtol=1e-4)
+
+
 def test_it_learns_from_there(write):
     """Kernels, axis and angle get gradients: an angle of 0 is a start and no end."""
     net = classifier("crossd")
@@ -101,7 +108,6 @@ def test_heads_of_other_labels_stay_behind(source, write, case, conv):
 
 
 REFUSED = {
-    "Cross-D into plain convolutions": ("crossd", classifier("conv")),
     "a wider one": ("conv", build_resnet("resnet10", "crossd", 2, widen_factor=0.25, num_classes=3)),
     "a deeper one": ("conv", build_resnet("resnet18", "crossd", 2, widen_factor=0.125, num_classes=3)),
     "shortcuts of another kind": ("conv", resnet10(spatial_dims=2, n_input_channels=1, num_classes=3)),

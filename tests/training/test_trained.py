@@ -115,11 +115,12 @@ def test_description_of_a_running_bundle(tmp_path):
             "conv": "acs",
             "in_channels": 3,
             "roi_size": "$(16, 16, 8)",
+            "reading": {"nested": False},
             "dataset_dir": str(tmp_path),
             "network_def": {
                 "_target_": "torch.nn.Linear", "in_features": "@in_channels", "out_features": "$len(@labels)"
             },
-            "names": ["conv", "labels", "roi_size", "in_channels", "dataset_dir"],
+            "names": ["conv", "labels", "roi_size", "in_channels", "dataset_dir", "reading#nested"],
             "trained_as": "$monai_crossd.training.describe_run(*@names)",
         }
     )  # fmt: skip
@@ -131,7 +132,7 @@ def test_description_of_a_running_bundle(tmp_path):
     metadata = found.pop("metadata")["network_data_format"]
     assert found == {
         "conv": "acs", "labels": ["background", "liver"], "roi_size": [16, 16, 8], "in_channels": 3,
-        "dataset_dir": str(tmp_path),
+        "dataset_dir": str(tmp_path), "nested": False,
         "network_def": {"network": "torch.nn.Linear", "in_features": 3, "out_features": 2},
     }  # fmt: skip
     assert metadata["inputs"]["image"] == {"num_channels": 3, "spatial_shape": [16, 16, 8]}
