@@ -8,7 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,18 @@ def _argument(value: Any) -> Any:
 
 def _made_with(owner: Any) -> Iterator[tuple[str, Any]]:
     """Attributes of an object that are named as arguments of its class, and those that are such objects themselves."""
-    names = {n for kind in type(owner).__mro__ for n in inspect.signature(kind.__init__).parameters}  # type: ignore[misc]
+    names = _arguments(type(owner))
     inner = owner.named_children() if isinstance(owner, nn.Module) else getattr(owner, "__dict__", {}).items()
     for name in sorted(names - {"self", "args", "kwargs"}):
         if hasattr(owner, name):
             yield name, getattr(owner, name)
     yield from ((n, v) for n, v in inner if n not in names and isinstance(v, (Transform, nn.Module)))
+
+
+@cache
+def _arguments(kind: type) -> frozenset[str]:
+    """Names of the arguments of a class and of those it derives from."""
+    return frozenset(name for base in kind.__mro__ for name in inspect.signature(base.__init__).parameters)  # type: ignore[misc]
 
 
 def _hash(array: Any) -> str:
