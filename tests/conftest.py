@@ -94,14 +94,20 @@ def run_onnx(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def demo_dir(tmp_path_factory):
+def demo_root(tmp_path_factory):
+    """Folder where embedded data are unpacked once for all processes of a run; read only."""
+    root = tmp_path_factory.getbasetemp()
+    return (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "embedded"
+
+
+@pytest.fixture(scope="session")
+def demo_dir(demo_root):
     """Folder with the two sets of the chest CT; read only."""
     from monai_crossd.demo import prepare_demo  # SimpleITK, which most tests do without
 
-    root = tmp_path_factory.mktemp("demo")
     for task in ("segmentation", "classification"):
-        prepare_demo(task, root)
-    return root
+        prepare_demo(task, demo_root)
+    return demo_root
 
 
 OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # they are there as long as this is

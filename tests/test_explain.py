@@ -16,11 +16,12 @@ SHIFTS = "epoch,layer,axis,samples,mean,std,q05,q25,q50,q75,q95\n1,a,depth,1,1,0
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def bundle(tmp_path_factory, demo_root):
     """The 2D bundle with a smaller network and random weights."""
     folder = tmp_path_factory.mktemp("bundle")
     config = json.loads((BUNDLE / "configs" / "inference.json").read_text())
     config["network_def"] |= {"model_name": "resnet10", "widen_factor": 0.0625}
+    config["demo_dir"] = str(demo_root)
     (folder / "configs").mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
     parser = ConfigParser()

@@ -26,10 +26,14 @@ from monai_crossd.transforms import ReadClassd
 BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")  # as MONAI publishes it
-
-
 read = functools.cache(ConfigParser.load_config_file)  # YAML is slow to read, and each test needs the same files
 COMPONENTS = ConfigParser().locator  # MONAI's table of its classes, made once
+SHARED: dict[str, str] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared(demo_root):
+    SHARED["demo_dir"] = str(demo_root)  # labels are asked by most of what is built
 
 
 def parse(name: str, *configs: str, **override) -> ConfigParser:
@@ -39,7 +43,7 @@ def parse(name: str, *configs: str, **override) -> ConfigParser:
     for config in configs:  # as `read_config` joins files
         for key, value in read(str(next(folder.glob(f"{config}.*")))).items():
             merge_kv(parser, key, copy.deepcopy(value))
-    parser.update({"bundle_root": str(BUNDLES / name), **override})
+    parser.update({"bundle_root": str(BUNDLES / name), **SHARED, **override})
     return parser
 
 
