@@ -23,6 +23,7 @@ from .data import load_datalist
 from .transfer import read_checkpoint, to_3d
 from .transforms import modality_transforms
 from .visualize import draw_bank, draw_features, draw_shifts
+from .visualize.capture import find_layer
 
 __all__ = ["main", "make_pictures"]
 
@@ -108,6 +109,8 @@ def make_pictures(
     net = _read_network(parser, Path(parser.get_parsed_content("weights")))
     folder = Path(output_dir)
     files = [draw_shifts(shifts, folder / "crossd_shifts.png")] if shifts else []
+    for layer in (bank_layer, feature_layer):
+        find_layer(net, layer)  # before the data are made
     with tempfile.TemporaryDirectory() as demo_dir:
         images, volume = _images(parser, demo_dir), _volume(parser, demo_dir)
     files.append(draw_bank(net, bank_layer, images, folder / "crossd_bank.png"))

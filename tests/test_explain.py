@@ -32,6 +32,7 @@ def bundle(tmp_path_factory, demo_root):
     return folder
 
 
+@pytest.mark.slow
 def test_pictures_of_a_bundle(bundle, tmp_path, capsys):
     shifts = tmp_path / "shifts.csv"
     rows = [SHIFTS.splitlines()[1].replace("depth", axis) for axis in ("depth", "row", "column")]

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from monai_crossd.training import (
     save_run_config,
 )
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 EPOCHS, BATCHES = 4, 3
 SHIFT = Compose([EnsureTyped(("image", "label")), Lambdad("image", lambda x: x + 1)])
 
@@ -154,12 +156,25 @@ def history(folder):
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.fixture
-def unbroken(tmp_path):
-    """Folder of a run without a break."""
-    folder = tmp_path / "unbroken"
-    make(folder).run()
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Folder of a run without a break and of one that was interrupted after the first epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    make(folder / "unbroken").run()
+    cut(folder / "cut", 1)
     return folder
+
+
+@pytest.fixture
+def unbroken(runs, tmp_path):
+    """Folder of a run without a break."""
+    return Path(shutil.copytree(runs / "unbroken", tmp_path / "unbroken"))
+
+
+@pytest.fixture
+def after_first(runs, tmp_path):
+    """Folder of a run that was interrupted after the first epoch."""
+    return Path(shutil.copytree(runs / "cut", tmp_path, dirs_exist_ok=True))
 
 
 def assert_same_run(a, b):
@@ -289,9 +304,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_checkpoint_of_other_settings(tmp_path, case):
+def test_checkpoint_of_other_settings(after_first, tmp_path, case):
     options, message = OTHERS[case]
-    cut(tmp_path, 1)
     save_run_config(tmp_path, {"run": "first"})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     save_run_config(tmp_path, {"run": "second"})
@@ -304,8 +318,7 @@ def test_checkpoint_of_other_settings(tmp_path, case):
 
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("earlier", [False, True])
-def test_config_is_that_of_the_last_run_that_was_not_refused(tmp_path, refused, earlier):
-    cut(tmp_path, 1)
+def test_config_is_that_of_the_last_run_that_was_not_refused(after_first, tmp_path, refused, earlier):
     for name in ["first", "second"][not earlier :]:
         save_run_config(tmp_path, {"run": name})
     save_run_config(tmp_path, {"run": "second"}, "evaluate_config.yaml")
@@ -336,8 +349,7 @@ def test_other_number_of_epochs_with_a_schedule_that_does_not_span_them(tmp_path
         assert "has finished, after epoch 4 of 2: nothing is trained" in capsys.readouterr().out
 
 
-def test_checkpoint_of_an_earlier_version(tmp_path):
-    cut(tmp_path, 1)
+def test_checkpoint_of_an_earlier_version(after_first, tmp_path):
     state = read(tmp_path / "last.pt")
     del state["settings"]
     torch.save(state, tmp_path / "last.pt")

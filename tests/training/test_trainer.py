@@ -39,6 +39,7 @@ from monai_crossd.training import (
 )
 from monai_crossd.transfer import to_3d
 
+pytestmark = pytest.mark.usefixtures("no_curves")
 EPOCHS, BATCHES = 4, 3
 CPU = torch.device("cpu")
 
