@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib.util
 import re
 import shlex
@@ -73,6 +74,7 @@ def test_what_readme_says_to_write_is_there():
             exec(call.replace("...", f"in_channels=1, out_channels=2{rest}"), dict(names))
 
 
+@functools.cache
 def options_of(bundle: Path) -> set[str]:
     configs = [*bundle.glob("configs/*.yaml"), bundle / "configs" / "inference.json"]
     return {key for path in configs for key in yaml.safe_load(path.read_text("utf-8"))}

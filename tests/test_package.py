@@ -100,6 +100,7 @@ print("STATE", json.dumps([before, state()]))
 """
 
 
+@pytest.mark.slow
 def test_import_adds_names_of_ours_and_changes_nothing_else_of_the_process():
     """Layers in `Conv`, encoders in FLEXUNET_BACKBONE; all parts are imported, in a process of its own."""
     done = subprocess.run([sys.executable, "-c", STATE], capture_output=True, text=True, check=False)

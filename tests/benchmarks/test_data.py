@@ -16,10 +16,14 @@ from monai_crossd.data import CACHES, load_datalist
 from monai_crossd.demo import prepare_phantoms
 
 
+def make_items(folder, subjects, size):
+    path = prepare_phantoms("ct", folder / "set", subjects=subjects, size=size)
+    return load_datalist(path) + load_datalist(path, "validation")
+
+
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    path = prepare_phantoms("ct", tmp_path_factory.mktemp("phantoms") / "set", subjects=8, size=(64, 64, 64))
-    return load_datalist(path) + load_datalist(path, "validation")
+    return make_items(tmp_path_factory.mktemp("phantoms"), 4, (32, 32, 32))
 
 
 def measure_on_cpu(items, folder, cache):
@@ -43,7 +47,8 @@ def report_memory(items, folder):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured on Linux")
-def test_a_cache_in_memory_is_seen(items, tmp_path):
+def test_a_cache_in_memory_is_seen(tmp_path):
+    items = make_items(tmp_path, 8, (64, 64, 64))
     process = start(report_memory, items, tmp_path)  # a process that other tests have left no free memory in
     process.join(300)
     assert process.exitcode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,20 @@ def test_published_form_gives_what_our_layer_gives(size, stride, training):
     torch.testing.assert_close(published(x), ours(x), atol=1e-5, rtol=1e-4)
 
 
-def test_contenders_take_turns_and_the_warm_up_does_not_count():
-    calls = []
-    functions = {name: lambda n=name: calls.append(n) for name in "ab"}
-    times = harness.time_all(functions, "cpu", rounds=3, warmup=2)
+def test_contenders_take_turns_and_the_warm_up_does_not_count(monkeypatch):
+    calls, clock = [], [0.0]
+    took = {"a": [9, 9, 1, 2, 5], "b": [7, 7, 3, 3, 3]}  # seconds, call by call; the first two warm up
+
+    def call(name):
+        clock[0] += took[name][calls.count(name)]
+        calls.append(name)
+
+    monkeypatch.setattr(harness.time, "perf_counter", lambda: clock[0])
+    times = harness.time_all({name: partial(call, name) for name in "ab"}, "cpu", rounds=3, warmup=2)
     assert calls == list("ab" * 5)
-    assert times.keys() == {"a", "b"}
-    assert all(t["iqr_ms"] >= 0 and t["first_ms"] >= 0 for t in times.values())
+    # quartiles of 1, 2, 5 are 1.5 and 3.5
+    assert times["a"] == {"median_ms": 2000, "iqr_ms": 2000, "first_ms": 9000}
+    assert times["b"] == {"median_ms": 3000, "iqr_ms": 0, "first_ms": 7000}
 
 
 @pytest.mark.skipif(not harness.sys.platform.startswith("linux"), reason="the resident set is read from /proc")

@@ -68,9 +68,14 @@ def read(path: Path) -> list[dict]:
 def test_history_has_every_score_of_every_data_set(bundle):
     rows = read(bundle / "eval" / "history.csv")
     assert len(rows) == 2
-    for score in ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1", "accuracy"):
-        assert all(0 <= float(row[f"val_{score}/{name}"]) <= 1 for row in rows for name in SIZES)
     for row in rows:
+        for name in SIZES:
+            kinds = ("accuracy", "balanced_accuracy", "macro_recall", "macro_precision", "macro_f1")
+            right, balanced, recall, precision, f1 = (float(row[f"val_{kind}/{name}"]) for kind in kinds)
+            assert 12 * right == pytest.approx(round(12 * right), abs=1e-4)  # of 12 images, as many of each class
+            assert right == pytest.approx(balanced) == pytest.approx(recall)
+            assert (f1 > 0) == (precision > 0) == (right > 0)
+            assert f1 <= (precision + recall) / 2 + 1e-6  # a harmonic mean of each class
         mean = np.mean([float(row[f"val_balanced_accuracy/{name}"]) for name in SIZES])
         assert float(row["val_balanced_accuracy"]) == pytest.approx(mean)
     kept = json.loads((bundle / "eval" / "model.json").read_text())

@@ -56,10 +56,10 @@ def test_verify_metadata(bundle):
 
 @pytest.mark.parametrize("config", ["train.yaml", "inference.json"])
 @pytest.mark.parametrize("bundle", NAMES)
-def test_verify_net_in_out(bundle, config, tmp_path):
+def test_verify_net_in_out(bundle, config, tmp_path, demo_root):
     output = verb(
         "verify_net_in_out", bundle, "network_def", "--meta_file", "configs/metadata.json",
-        "--config_file", f"configs/{config}", "--output_dir", str(tmp_path),
+        "--config_file", f"configs/{config}", "--output_dir", str(tmp_path), "--demo_dir", str(demo_root),
     )  # fmt: skip
     assert "data shape of network is verified with no error" in output
 
@@ -153,8 +153,8 @@ def test_trt_export(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("bundle", NAMES)
-def test_properties(bundle, tmp_path):
-    options = {"output_dir": str(tmp_path), "demo_dir": str(tmp_path)}
+def test_properties(bundle, tmp_path, demo_root):
+    options = {"output_dir": str(tmp_path), "demo_dir": str(demo_root)}
     for config, kind in (("train.yaml", "train"), ("inference.json", "infer")):
         workflow = ConfigWorkflow(
             config_file=str(BUNDLES / bundle / "configs" / config),
@@ -178,10 +178,10 @@ def test_load_gives_the_network_with_its_weights(bundle):
 
 
 @pytest.mark.parametrize("bundle", NAMES)
-def test_create_workflow(bundle, tmp_path):
+def test_create_workflow(bundle, tmp_path, demo_root):
     workflow = create_workflow(
         config_file=str(BUNDLES / bundle / "configs" / "inference.json"), workflow_type="infer",
-        bundle_root=str(BUNDLES / bundle), output_dir=str(tmp_path), demo_dir=str(tmp_path),
+        bundle_root=str(BUNDLES / bundle), output_dir=str(tmp_path), demo_dir=str(demo_root),
     )  # fmt: skip
     workflow.run()
     assert list(tmp_path.glob("*_pred.nii.gz" if bundle.endswith("segmentation") else "predictions.csv"))
@@ -189,10 +189,11 @@ def test_create_workflow(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("bundle", NAMES)
-def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, tmp_path):
+def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, tmp_path, demo_root):
     result = run_bundle(
-        bundle, "--output_dir", str(tmp_path), "--weights", "models/model.pt", configs=("train", "evaluate")
-    )
+        bundle, "--output_dir", str(tmp_path), "--weights", "models/model.pt", "--demo_dir", str(demo_root),
+        configs=("train", "evaluate"),
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:]
     metadata = json.loads((BUNDLES / bundle / "configs" / "metadata.json").read_text())
     with (tmp_path / "metrics.csv").open() as file:
@@ -206,10 +207,10 @@ def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, 
 
 @pytest.mark.parametrize("bundle", NAMES)
 @pytest.mark.parametrize("by", ["run", "run_workflow"])
-def test_inference(bundle, by, tmp_path):
+def test_inference(bundle, by, tmp_path, demo_root):
     workflow = ("--workflow_type", "infer") if by == "run_workflow" else ()
     verb(by, bundle, *workflow, "--config_file", "configs/inference.json", "--output_dir", str(tmp_path / "out"),
-         "--weights", "models/model.pt", "--demo_dir", str(tmp_path / "demo"))  # fmt: skip
+         "--weights", "models/model.pt", "--demo_dir", str(demo_root))  # fmt: skip
     if bundle.endswith("segmentation"):
         assert len(list((tmp_path / "out").glob("*_pred.nii.gz"))) == 2
         return

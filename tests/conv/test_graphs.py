@@ -61,8 +61,7 @@ def check(graph, net, inputs, tolerance=1e-4):
 
 
 @every_layer
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize(("geometry", "batch"), zip(GEOMETRIES, [1, 4], strict=True), ids=str)
 @pytest.mark.parametrize("exporter", ANY_SIZE)
 def test_torchscript_of_any_batch_and_size(name, exporter, batch, geometry, tmp_path):
     net, x = make(name, torch.float64, **geometry)

@@ -100,9 +100,11 @@ def expected_kernel(method, weight, shift, like, depth_axis):
 SOURCES = [(kind, method) for kind in ("plain", "crossd") for method in FIRST if (kind, method) != ("plain", "bank")]
 
 
-@pytest.mark.parametrize("depth_axis", [-1, 0])
 @pytest.mark.parametrize(("kind", "method"), SOURCES)
-@pytest.mark.parametrize(("name", "as_state_dict"), [("resnet10", False), ("resnet18", False), ("resnet10", True)])
+@pytest.mark.parametrize(
+    ("name", "as_state_dict", "depth_axis"),
+    [("resnet10", False, -1), ("resnet10", False, 0), ("resnet18", False, -1), ("resnet10", True, 0)],
+)
 def test_values_and_report(name, kind, method, depth_axis, as_state_dict):
     net2d = randomise(build(2, kind, name))
     net3d = target_for(method, name, depth_axis)

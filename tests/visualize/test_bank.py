@@ -33,8 +33,7 @@ def shift_of(layer: CrossDConv2d | CrossDConv3d, x: torch.Tensor) -> torch.Tenso
     return predict_shift(layer.predictor(x.flatten(3) if x.dim() == 5 else x), layer.max_angle)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("channels", [[(0, 0)], [(2, 1), (1, 0)]])
+@pytest.mark.parametrize(("training", "channels"), [(False, [(0, 0)]), (True, [(2, 1), (1, 0)])])
 def test_picture_holds_bank_shifts_and_kernels(tmp_path, figures, channels, training):
     net = make_net().train(training)
     images = torch.randn(4, 1, 9, 9)
@@ -60,14 +59,14 @@ def test_picture_holds_bank_shifts_and_kernels(tmp_path, figures, channels, trai
 
 @pytest.mark.parametrize("placement", ["center", "spread"])
 @pytest.mark.parametrize("depth_axis", [0, 1, -1])
-def test_layer_of_a_3d_network(tmp_path, figures, depth_axis, placement):
+def test_layer_of_a_3d_network(tmp_path, sketches, depth_axis, placement):
     layer = CrossDConv3d(1, 2, 3, bank_init="paper", depth_axis=depth_axis, placement=placement).eval()
     volume = torch.randn(2, 1, 5, 6, 7)
     draw_bank(layer, "", volume, tmp_path / "bank.png", [(1, 0)])
     with torch.no_grad():
         expected = crossd_kernel2d(layer.weight, shift_of(layer, volume))[:, 1, 0]
-    torch.testing.assert_close(pictures(figures[0], ("kernel\n",))["kernel\nout 1, in 0"], expected)
-    shown = next(a.images[0].get_array() for a in figures[0].subfigs[1].axes if a.get_ylabel() == "image")
+    torch.testing.assert_close(pictures(sketches[0], ("kernel\n",))["kernel\nout 1, in 0"], expected)
+    shown = next(a.images[0].get_array() for a in sketches[0].subfigs[1].axes if a.get_ylabel() == "image")
     middle = volume[0, 0].select(depth_axis, volume.shape[2 + depth_axis % 3] // 2)
     torch.testing.assert_close(torch.as_tensor(shown.copy()), middle)
 

@@ -19,22 +19,22 @@ def maps(figure) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("depth_axis", [0, 1, -1])
 @pytest.mark.parametrize("index", [None, 0, 4])
-def test_planar_network_gives_the_slice(tmp_path, figures, depth_axis, index):
+def test_planar_network_gives_the_slice(tmp_path, sketches, depth_axis, index):
     net = make_net()
     volume = torch.randn(1, 5, 5, 5)
     draw_features(
-        net, to_3d(net, "planar", depth_axis), volume, "0", tmp_path / "f.png", index=index, depth_axis=depth_axis,
-        channels=[4, 1],
+        net, to_3d(net, "planar", depth_axis=depth_axis), volume, "0", tmp_path / "f.png", index=index,
+        depth_axis=depth_axis, channels=[4, 1],
     )  # fmt: skip
     with torch.no_grad():
         expected = net[0](volume.select(1 + depth_axis % 3, 2 if index is None else index)[None])[0, [4, 1]]
-    shown = maps(figures[0])
+    shown = maps(sketches[0])
     for at in range(2):
         torch.testing.assert_close(shown[at], expected[at])
         torch.testing.assert_close(shown[2 + at], expected[at])
-    titles = [axes.get_title() for axes in figures[0].axes if axes.get_title()]
+    titles = [axes.get_title() for axes in sketches[0].axes if axes.get_title()]
     assert titles == ["slice", "channel 4", "channel 1", "r = 1.00, spread ×1", "r = 1.00, spread ×1"]
-    limits = {axes.images[0].get_clim() for axes in figures[0].axes[1:] if axes.images}
+    limits = {axes.images[0].get_clim() for axes in sketches[0].axes[1:] if axes.images}
     assert len(limits) == 1
 
 
@@ -56,13 +56,13 @@ def test_networks_by_name_and_by_the_spread_of_their_maps(tmp_path, figures):
     assert torch.equal(net[1].running_mean, before)
 
 
-def test_slice_of_a_layer_that_strides(tmp_path, figures):
+def test_slice_of_a_layer_that_strides(tmp_path, sketches):
     net = nn.Sequential(nn.AvgPool2d(2))
     volume = torch.arange(8.0).expand(1, 8, 8, 8)  # each slice holds its number
     for index, expected in ((0, 0.5), (1, 0.5), (6, 6.5), (7, 6.5)):
         draw_features(net, to_3d(net), volume, "0", tmp_path / "f.png", index=index)
-        assert maps(figures[-1])[1].unique().tolist() == [expected]
-        assert "constant" in [axes.get_title() for axes in figures[-1].axes]
+        assert maps(sketches[-1])[1].unique().tolist() == [expected]
+        assert "constant" in [axes.get_title() for axes in sketches[-1].axes]
 
 
 @pytest.mark.parametrize(
