@@ -128,15 +128,30 @@ def takes_dimensions(cls) -> bool:
     return bool(names & {"spatial_dims", "in_shape"})
 
 
+def without_row(exported: dict[str, object]) -> set[str]:
+    """Networks of both dimensions among these names that have neither a row nor a reason to have none."""
+    known = {name.split(" ")[0].lower() for name in NETWORKS}  # of one class, SEResNext101, MONAI spells its alias so
+    networks = {value for value in exported.values() if inspect.isclass(value) and issubclass(value, nn.Module)}
+    both = {network.__name__ for network in networks if takes_dimensions(network)}
+    assert {"ResNet", "UNet", "DynUNet", "ViT", "SwinUNETR"} <= both  # those that are looked for are found
+    return {name for name in both - PARTS - set(matrix.LEFT_OUT) if name.lower() not in known}
+
+
 def test_every_network_of_both_dimensions_has_a_row():
     """A network that is new in MONAI needs a row, or a reason why it has none."""
-    known = {name.split(" ")[0].lower() for name in NETWORKS}  # of one class, SEResNext101, MONAI spells its alias so
-    exported = {cls.__name__ for cls in vars(nets).values() if inspect.isclass(cls) and issubclass(cls, nn.Module)}
-    both = {name for name in exported if takes_dimensions(getattr(nets, name))}
-    assert {name for name in both - PARTS - set(matrix.LEFT_OUT) if name.lower() not in known} == set()
-    assert {"ResNet", "UNet", "DynUNet", "ViT", "SwinUNETR"} <= both  # those that are looked for are found
+    assert without_row(vars(nets)) == set()
     backbones = {f"FlexibleUNet ({name})" for name in FLEXUNET_BACKBONE.register_dict if "crossd" not in name}
     assert backbones <= set(NETWORKS)
+
+
+@pytest.mark.parametrize("argument", ["spatial_dims", "in_shape", "channels"])
+def test_a_new_network_is_missed_where_it_has_two_dimensions(argument):
+    made = {}
+    exec(f"def __init__(self, {argument}): ...", made)
+    made["New"] = type("New", (nn.Module,), {"__init__": made["__init__"]})
+    below = type("Below", (made["New"],), {"__init__": lambda self, **options: None})  # its base asks for them
+    missed = without_row({**vars(nets), "New": made["New"], "Below": below, "new": print})
+    assert missed == (set() if argument == "channels" else {"New", "Below"})
 
 
 def test_the_command_prints_the_table(capsys):
