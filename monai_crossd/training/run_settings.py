@@ -73,7 +73,7 @@ def _argument(value: Any) -> Any:
 
 def _made_with(owner: Any) -> Iterator[tuple[str, Any]]:
     """Attributes of an object that are named as arguments of its class, and those that are such objects themselves."""
-    names = _arguments(type(owner))  # type: ignore[arg-type]  (mypy: a class is not hashable)
+    names = _arguments(type(owner))  # type: ignore[arg-type]
     inner = owner.named_children() if isinstance(owner, nn.Module) else getattr(owner, "__dict__", {}).items()
     for name in sorted(names - {"self", "args", "kwargs"}):
         if hasattr(owner, name):
