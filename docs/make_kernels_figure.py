@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README's picture, docs/images/kernels.png: one 2D kernel in a volume, as three methods of `to_3d` put it there.
+"""README's picture, docs/images/kernels.png: one 2D kernel in a volume, as `to_3d` puts it there in three ways.
 
 Run `python docs/make_kernels_figure.py` to make it again. What is drawn are the weights of the layers themselves.
 """
@@ -19,19 +19,20 @@ from monai_crossd import to_3d, to_plain
 
 KERNEL = torch.tensor([[-1.0, -0.6, 0.3], [-0.7, 0.4, 0.9], [0.2, 0.8, 1.0]])
 COLORS = mpl.colormaps["RdBu_r"]
-METHODS = {
+WAYS = {
     "center": "in the middle slice\n(crossd: chosen anew\nfor every volume)",
     "acs": "in three views, a third of the\noutput channels each",
     "i3d": "repeated along the depth,\ndivided by it",
 }
 
 
-def kernels_3d(method: str) -> Tensor:
+def kernels_3d(way: str) -> Tensor:
     """Kernels (3, H, W, D) of three output channels, all of which have the same kernel in 2D."""
     layer = nn.Conv2d(1, 3, 3, padding=1, bias=False)
     with torch.no_grad():
         layer.weight.copy_(KERNEL)
-    (plain,) = (m for m in to_plain(to_3d(nn.Sequential(layer), method)).modules() if isinstance(m, nn.Conv3d))
+    net3d = to_3d(nn.Sequential(layer), "acs") if way == "acs" else to_3d(nn.Sequential(layer), inflate=way)
+    (plain,) = (m for m in to_plain(net3d).modules() if isinstance(m, nn.Conv3d))
     return plain.weight.detach()[:, 0]
 
 
@@ -60,20 +61,20 @@ def main() -> None:
         ax.plot([at, at], [0, 3], color="0.2", linewidth=0.5)
     titles = [("2D kernel", "what was learned\nfrom images", [ax])]
     at = 1
-    for method, text in METHODS.items():
-        kernels = kernels_3d(method)
-        shown = kernels if method == "acs" else kernels[:1]
+    for way, text in WAYS.items():
+        kernels = kernels_3d(way)
+        shown = kernels if way == "acs" else kernels[:1]
         axes = []
         for kernel in shown:
             axes.append(figure.add_subplot(columns[at], projection="3d"))
             draw_kernel(axes[-1], kernel)
             at += 1
-        titles.append((method, text, axes))
+        titles.append((way, text, axes))
     for name, text, axes in titles:
         boxes = [ax.get_position() for ax in axes]
         middle = (boxes[0].x0 + boxes[-1].x1) / 2
         figure.text(
-            middle, 0.92, name, ha="center", weight="bold", size=11, family="monospace" if name in METHODS else None
+            middle, 0.92, name, ha="center", weight="bold", size=11, family="monospace" if name in WAYS else None
         )
         figure.text(middle, 0.22, text, ha="center", va="top", size=9)
     path = Path(__file__).parent / "images" / "kernels.png"

@@ -300,14 +300,14 @@ class CrossDConv2d(CrossDBase):
         return crossd2d(x, self.weight, self._mixing(x), self.bias, geometry)
 
     @classmethod
-    def from_conv(cls, conv: nn.Module, init: str = "repeat", **options: Any) -> CrossDConv2d:  # type: ignore[override]
+    def from_conv(cls, conv: nn.Module, init: str = "preserve", **options: Any) -> CrossDConv2d:  # type: ignore[override]
         """Cross-D layer with the geometry, dtype, device, bias and requires_grad of a Conv2d.
 
         Args:
             conv: the plain layer; it is not changed.
-            init: "repeat" fills the bank with the kernel, so that the output is the old one up to what a fresh
-                predictor shifts; "preserve" also sets the predicted angle to 0, so that the output is the old one;
-                "paper" draws a new random bank.
+            init: "preserve" fills the bank with the kernel and sets the predicted angle to 0, so that the output is the
+                old one; "repeat" leaves the angle, so that a fresh predictor shifts it a little; "paper" draws a new
+                random bank.
             **options: `hidden_channels` and `max_angle`.
 
         Raises:
