@@ -34,7 +34,6 @@ from .transfer import (
     to_crossd,
     to_plain,
 )
-from .transfer._old import load_checkpoint, transfer_weights
 
 if TYPE_CHECKING:
     from . import data, demo, training, visualize
@@ -57,14 +56,12 @@ __all__ = [
     "data",
     "demo",
     "load_2d",
-    "load_checkpoint",
     "networks",
     "to_3d",
     "to_crossd",
     "to_plain",
     "training",
     "transfer",
-    "transfer_weights",
     "transforms",
     "use_conv",
     "visualize",

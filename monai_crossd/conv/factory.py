@@ -51,27 +51,6 @@ CONVOLUTIONS: dict[str, Convolution] = {
 _lock = threading.RLock()  # MONAI has one factory for the process
 
 
-def name_of(layer: nn.Module) -> str | None:
-    """Name of the convolution that a 3D layer is, the first of several; None if it is none of them.
-
-    Example:
-        >>> name_of(SoftACSConv3d(1, 1, 3, mean=True)), name_of(nn.Conv3d(1, 1, 3))
-        ('mean_acs', None)
-    """
-    found = [
-        name
-        for name, conv in CONVOLUTIONS.items()
-        if type(layer) is conv.layer3d and all(getattr(layer, key) == value for key, value in conv.options.items())
-    ]
-    return max(found, key=lambda name: len(CONVOLUTIONS[name].options), default=None)
-
-
-def is_a(layer: nn.Module, name: str) -> bool:
-    """Whether a 3D layer is the convolution of this name."""
-    known, conv = name_of(layer), CONVOLUTIONS.get(name)
-    return known is not None and conv is not None and CONVOLUTIONS[known][::2] == conv[::2]
-
-
 def conv_class(name: str, dim: int) -> type[nn.Module]:
     """Class of the convolution `name` in `dim` dimensions.
 

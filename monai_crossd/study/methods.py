@@ -105,8 +105,7 @@ def initialize(net2d: nn.Module, method: str, classes: int, keep_depth: bool = T
     if recipe.conv is None:
         net = copy.deepcopy(net2d)
     else:
-        method = recipe.inflate if recipe.conv == "conv" else recipe.conv
-        net = to_3d(net2d, method, keep_depth=keep_depth, **recipe.options)
+        net = to_3d(net2d, recipe.conv, recipe.inflate, keep_depth=keep_depth, **recipe.options)
         if recipe.pretraining is None:
             net.apply(_draw)
     assert isinstance(net.fc, nn.Linear)

@@ -19,7 +19,7 @@ from torch import nn
 
 from .._replacing import replacing
 from ..networks import HybridNet
-from ..transfer import load_checkpoint, read_checkpoint
+from ..transfer import load_2d, read_checkpoint
 from .learning import fine_tune, fit, predict
 from .load import Items, keep_last, load_items, locate
 from .methods import METHODS, build_2d, initialize
@@ -106,7 +106,7 @@ def pretrained_network(
     if pretraining is None or pretraining in study.source.weights:
         network = build_2d(pretraining, study.network, channels or study.channels, 1)
         if pretraining is not None:
-            load_checkpoint(study.source.weights[pretraining], network, exclude=["fc.*"])
+            load_2d(network, study.source.weights[pretraining], exclude=["fc.*"])
         return network
     state = read_checkpoint(weights_path(output_dir, pretraining, seed))
     network = build_2d(pretraining, study.network, study.channels, len(state["fc.bias"]))

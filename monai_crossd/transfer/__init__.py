@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
-from ._old import CHOICES, METHODS, conv_of, load_checkpoint, transfer_checkpoint, transfer_weights
 from .checkpoints import read_checkpoint
 from .load_2d import load_2d, start_from_2d
 from .modules3d import ConversionError
@@ -11,19 +10,13 @@ from .to_crossd import to_crossd
 from .to_plain import to_plain
 
 __all__ = [
-    "CHOICES",
-    "METHODS",
     "ConversionError",
     "TransferError",
     "TransferReport",
-    "conv_of",
     "load_2d",
-    "load_checkpoint",
     "read_checkpoint",
     "start_from_2d",
     "to_3d",
     "to_crossd",
     "to_plain",
-    "transfer_checkpoint",
-    "transfer_weights",
 ]

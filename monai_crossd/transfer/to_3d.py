@@ -113,8 +113,8 @@ def to_3d(
         >>> to_3d(net, inflate="i3d")(torch.randn(1, 1, 8, 8, 8)).shape
         torch.Size([1, 4, 4, 4, 4])
     """
-    if conv in INFLATIONS:  # TODO until callers say inflate=
-        conv, inflate = "conv", conv
+    if conv in INFLATIONS:
+        raise ValueError(f"{conv!r} is a way to fill plain kernels, no convolution: pass inflate={conv!r}.")
     conv, inflate = look_up_option(conv, ("conv", *CONVOLUTIONS)), look_up_option(inflate, INFLATIONS)
     if options and conv != "crossd":
         raise ValueError(f"conv={conv!r} has no options, got {', '.join(options)}.")
