@@ -91,7 +91,7 @@ def kernel_for(
             "the source has a plain 3D kernel, no bank (neither running_shift nor predictor beside it): it fills a "
             "plain 3D convolution"
         )
-    if not is_2d or rank not in (4, 5) or (rank == weight.dim() and (is_point or not is_bank)):
+    if not is_2d or rank != 5 or (weight.dim() == 5 and is_point):
         return checked(weight, layer, weight), "copied"
     if isinstance(layer, nn.ConvTranspose3d):
         return _transposed(layer, weight, inflate, spatial_axis(depth_axis))
@@ -100,8 +100,6 @@ def kernel_for(
     if inflate == "bank" and not is_point:
         raise Misfit("a plain 2D kernel has no bank: choose 'center' or 'i3d'")
     kernel, shifted = effective_kernel(weight, shift)
-    if rank == 4:
-        return checked(kernel, layer, weight), f"2D kernel{shifted}"
     depth = layer.weight.shape[spatial_axis(depth_axis) + 2]
     if inflate == "i3d":
         return checked(spread_kernel(kernel, depth, depth_axis), layer, weight), f"2D kernel{shifted} repeated / depth"

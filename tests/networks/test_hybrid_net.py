@@ -201,7 +201,7 @@ def test_trained_weights_are_those_of_the_2d_start():
 
 
 @pytest.mark.parametrize(
-    ("conv", "method", "reason"),
+    ("conv", "inflate", "reason"),
     [
         ("conv", "i3d", r"conv1.weight: \(4, 1, 3, 3\) in 2D, \(4, 1, 3, 3, 3\) in 3D"),
         ("crossd", "bank", "conv1.weight: of a CrossDConv2d and of a Conv3d"),
@@ -209,10 +209,10 @@ def test_trained_weights_are_those_of_the_2d_start():
     ],
 )
 @pytest.mark.parametrize("separate", [None, []])
-def test_nothing_to_share(conv, method, reason, separate):
+def test_nothing_to_share(conv, inflate, reason, separate):
     net2d = small(conv=conv)
     with pytest.raises(ValueError, match=rf"no weight to share \({reason}\): build both with Cross-D"):
-        HybridNet(net2d, to_3d(net2d, method), separate)
+        HybridNet(net2d, to_3d(net2d, inflate=inflate), separate)
 
 
 def test_other_networks():

@@ -313,7 +313,9 @@ def test_a_shape_for_images_is_found_by_an_example():
     with pytest.raises(ConversionError, match=r"0 fails on a volume of shape \[1, 1, 4, 4, 4\]"):
         to_3d(nn.Sequential(Functional()), example=torch.ones(1, 1, 4, 4, 4))
     assert not made[0]._forward_hooks
-    fine = to_3d(Named2dSequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), "i3d", example=torch.ones(1, 1, 5, 5, 5))
+    fine = to_3d(
+        Named2dSequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)), inflate="i3d", example=torch.ones(1, 1, 5, 5, 5)
+    )
     assert fine[1].num_batches_tracked == 0
     assert not any(m._forward_hooks for m in fine.modules())
 
@@ -361,3 +363,24 @@ def test_what_cannot_keep_the_depth_is_named(layer, says):
     to_3d(nn.Sequential(layer))
     with pytest.raises(ConversionError, match=says):
         to_3d(nn.Sequential(layer), keep_depth=True)
+
+
+@pytest.mark.parametrize("wrong", ["i3d", "center", "bank"])
+def test_a_way_to_inflate_is_no_convolution(wrong):
+    with pytest.raises(ValueError, match=f"no convolution: pass inflate='{wrong}'"):
+        to_3d(nn.Conv2d(1, 1, 3), wrong)
+
+
+@pytest.mark.parametrize(("words", "says"), [(("acss",), "did you mean 'acs'"), (("acs", "i3"), "did you mean 'i3d'")])
+def test_unknown_words_are_answered(words, says):
+    with pytest.raises(ValueError, match=says):
+        to_3d(nn.Conv2d(1, 1, 3), *words)
+
+
+def test_transposed_kernels_beside_other_layers_follow_inflate():
+    net2d = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ConvTranspose2d(3, 1, 3, padding=1))
+    for conv in CONVOLUTIONS:
+        spread, center = to_3d(net2d, conv, "i3d")[1].weight, to_3d(net2d, conv)[1].weight
+        torch.testing.assert_close(spread, torch.stack([net2d[1].weight / 3] * 3, dim=-1))
+        assert center[..., 1].equal(net2d[1].weight)
+        assert center[..., ::2].abs().sum() == 0
