@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,15 +15,14 @@ import yaml
 from monai.bundle import ConfigParser
 from monai.utils import optional_import
 
-from .curve import curve_cells, read_curve
+from .curve import curve_cells, read_curve, read_curve_results, run_curve
 from .curve_report import write_curve_report
-from .curve_runner import read_results, run_curve
 from .methods import METHODS
-from .paper import preset_studies, read_published
+from .paper import read_published
 from .plot import save_plot
 from .report import write_report
-from .runner import read_rows, run_study, weights_path
-from .study import Study, list_cells, read_study
+from .runner import read_results
+from .study import Study, list_cells, preset_studies, read_rows, read_study, run_study, weights_path
 
 logger = logging.getLogger(__name__)
 
@@ -42,16 +40,25 @@ def _read_config(parser: argparse.ArgumentParser, files: Sequence[str], changes:
 def _pretraining_seconds(study: Study, output_dir: Path) -> float:
     names = {METHODS[method].pretraining for method in study.methods} - {None, *study.source.weights}
     paths = [weights_path(output_dir, str(name), seed).with_suffix(".json") for name in names for seed in study.seeds]
-    return sum(json.loads(path.read_text())["seconds"] for path in paths if path.exists())
+    return sum(row["seconds"] for row in read_results(paths))
+
+
+def _is_whole(done: int, cells: int, args: argparse.Namespace) -> bool:
+    """Whether a report is due: all cells are done, here or elsewhere, or it is asked for."""
+    logger.info("%d of %d cells are done.", done, cells)
+    if done < cells and not args.report_only:
+        logger.info("Other processes run the rest, and the last of them writes the report; --report_only: now.")
+    return done == cells or args.report_only
 
 
 def _run(study: Study, output_dir: Path, args: argparse.Namespace, published: Sequence[dict[str, Any]] = ()) -> None:
     """Run what is missing, and write and print report and plot."""
     if args.report_only:
         rows = read_rows(study, output_dir)
-        logger.info("%d of %d cells are done.", len(rows), len(list_cells(study)))
     else:
-        rows = run_study(study, output_dir, args.processes, args.device)
+        rows = run_study(study, output_dir, args.processes, args.device, args.threads)
+    if not _is_whole(len(rows), len(list_cells(study)), args):
+        return
     if not rows:
         raise ValueError(f"{output_dir} has no finished cell of this study: run it without --report_only first.")
     phases = {"pretraining": _pretraining_seconds(study, output_dir)}
@@ -61,15 +68,13 @@ def _run(study: Study, output_dir: Path, args: argparse.Namespace, published: Se
 
 
 def _run_curve(config: dict[str, Any], args: argparse.Namespace) -> None:
-    """Run what is missing of a curve study, and report it once all cells are done, here or elsewhere."""
+    """Run what is missing of a curve study, and write and print its report."""
     study = read_curve(config)
     if args.report_only:
-        results = read_results(study, args.output_dir)
+        results = read_curve_results(study, args.output_dir)
     else:
         results = run_curve(study, args.output_dir, args.processes, args.device, args.threads)
-    logger.info("%d of %d cells are done.", len(results), len(curve_cells(study)))
-    if len(results) < len(curve_cells(study)) and not args.report_only:
-        logger.info("Other processes run the rest, and the last of them writes the report; --report_only: now.")
+    if not _is_whole(len(results), len(curve_cells(study)), args):
         return
     paths = write_curve_report(args.output_dir, study, results)
     logger.info("\n%s\n%s", paths[0].read_text(encoding="utf-8"), "\n".join(map(str, paths)))
@@ -91,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output_dir", type=Path, default=Path("transfer_study"), help="of cells, report and plot")
     parser.add_argument("--processes", type=int, default=1, help="that work at the same time")
-    parser.add_argument("--threads", type=int, help="of the CPU in each process of a curve study; default: shared")
+    parser.add_argument("--threads", type=int, help="of the CPU in each process; default: shared")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--report_only", action="store_true", help="report the finished cells, run none")
     args, changes = parser.parse_known_args(argv)

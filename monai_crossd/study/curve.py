@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a curve study compares: initializations, by the number of labelled volumes that each may learn from.
+"""A curve study: initializations, by the number of labelled volumes that each may learn from.
 
 One data set with a fixed test set, one network, one schedule of a fixed number of steps; a cell is an initialization,
 a number of labelled volumes and a seed. All initializations of a seed learn from the same volumes.
@@ -7,20 +7,39 @@ a number of labelled volumes and a seed. All initializations of a seed learn fro
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .._options import look_up_option
-from ..conv.factory import CONVOLUTIONS
-from .scores import METRICS
-from .split import ALL
-from .study import DataSpec, check_names, make_entry
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import SlidingWindowInferer
+from monai.losses import DiceCELoss
+from monai.metrics import compute_average_surface_distance, compute_dice
+from torch import Tensor, nn
 
-__all__ = ["CurveCell", "CurveStudy", "Initialization", "curve_cells", "read_curve"]
+from .._options import look_up_option
+from ..conv import use_conv
+from ..conv.factory import CONVOLUTIONS
+from ..conv.from_2d import INFLATIONS
+from ..transfer import load_2d, read_checkpoint
+from .learning import augment, endless_batches, learn, predict
+from .load import ALL, DataSpec, Items, Volumes, draw_cases, load_items, load_volumes
+from .runner import keep_settings, read_results, run_jobs
+from .scores import METRICS
+from .study import check_names, make_entry
+
+__all__ = ["CurveCell", "CurveStudy", "Initialization", "curve_cells", "read_curve", "run_curve"]
 
 _OF_CARRIED = ("inflate", "carried_rate", "frozen_steps")
-INFLATE = ("center", "i3d", "bank")
+LABEL_SMOOTHING = 0.05
 
 
 class Initialization(NamedTuple):
@@ -179,7 +198,7 @@ def _check_start(study: CurveStudy, name: str, start: Initialization) -> None:
     if "/" in name:
         raise ValueError(f"initialization {name!r}: its name becomes that of a file, write it without /.")
     look_up_option(start.conv, ("conv", *CONVOLUTIONS))
-    look_up_option(start.inflate, INFLATE)
+    look_up_option(start.inflate, INFLATIONS)
     if start.weights is not None:
         if start.weights not in study.source:
             raise ValueError(f"initialization {name}: no weights {start.weights!r} in source {list(study.source)}.")
@@ -217,3 +236,201 @@ def curve_cells(study: CurveStudy) -> list[CurveCell]:
         for count in study.train_cases
         for name in study.initializations
     ]
+
+
+def build_network(study: CurveStudy, start: Initialization, classes: int) -> nn.Module:
+    """The network of an initialization, with new weights."""
+    definition = {**study.network, **start.network}
+    config = {"network": definition, "conv": start.conv, "in_channels": study.channels, "num_classes": classes}
+    told = "@conv" in json.dumps(definition)
+    with nullcontext() if told or start.conv == "conv" else use_conv(start.conv):
+        network: nn.Module = ConfigParser(config).get_parsed_content("network")
+    return network
+
+
+def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple[set[str], str]:
+    """Fills a network from the 2D weights of its initialization; those of an encoder fill that of a U-Net.
+
+    Returns:
+        Keys of the network that were filled, and the report's summary.
+    """
+    state = read_checkpoint(str(study.source[str(start.weights)]))
+    is_unet = isinstance(getattr(network, "encoder", None), nn.Module)
+    prefix = "encoder." if is_unet and not any("encoder." in key for key in state) else ""
+    part = network.get_submodule(prefix.rstrip("."))
+    keys = [*part.state_dict(), *state]
+    exclude = [pattern for pattern in study.exclude if any(fnmatchcase(key, pattern) for key in keys)]
+    report = load_2d(part, state, start.inflate, exclude=exclude)
+    return {f"{prefix}{key}" for key in report.transferred}, report.summary()
+
+
+def crop(images: list[Tensor], labels: list[Tensor], size: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
+    """A block of each volume and of its label map, at a random place: (B, C, *size) and (B, *size)."""
+    pairs = []
+    for image, label in zip(images, labels, strict=True):
+        starts = [
+            int(torch.randint(n - s + 1, (1,), generator=generator)) for n, s in zip(label.shape, size, strict=True)
+        ]
+        block = tuple(slice(a, a + s) for a, s in zip(starts, size, strict=True))
+        pairs.append((image[(slice(None), *block)], label[block]))
+    return [torch.stack(part) for part in zip(*pairs, strict=True)]
+
+
+def _learn(network: nn.Module, items: Items | Volumes, train: np.ndarray, study: CurveStudy, **options: Any) -> None:
+    """Trains on the drawn volumes, those of each class equally often."""
+    device, generator = next(network.parameters()).device, torch.Generator().manual_seed(options.pop("seed"))
+    index = torch.from_numpy(train)
+    loss_function: nn.Module
+    if isinstance(items, Items):
+        groups = [index[items.labels[index] == c] for c in items.labels[index].unique()]
+        loss_function = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+    else:
+        groups = [index]
+        loss_function = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+    batches = endless_batches(groups, study.batch_size, generator)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        chosen = next(batches)
+        if isinstance(items, Items):
+            return augment(items.images[chosen].to(device), generator), items.labels[chosen].to(device)
+        volumes = [items.images[i] for i in chosen], [items.labels[i] for i in chosen]
+        images, labels = crop(*volumes, tuple(study.spatial_size), generator)
+        return augment(images.to(device), generator, move=False), labels[:, None].to(device)
+
+    learn(network, draw, loss_function, study.iterations, study.learning_rate, study.weight_decay, **options)
+
+
+@torch.no_grad()
+def _segmentation_scores(network: nn.Module, volumes: Volumes, test: np.ndarray, study: CurveStudy) -> dict[str, Any]:
+    """Dice and average symmetric surface distance in mm of each structure of each volume; None of what is not there."""
+    device = next(network.parameters()).device
+    network.eval()
+    inferer = SlidingWindowInferer(tuple(study.window or study.spatial_size), sw_batch_size=4, mode="gaussian")
+    dice, distance = [], []
+    numbers = sorted(volumes.structures)[1:]
+    for at in test:
+        found = inferer(volumes.images[at][None].to(device), network).argmax(1).cpu()[0]
+        pairs = [(found == number, volumes.labels[at] == number) for number in numbers]
+        dice.append([_dice(*pair) for pair in pairs])
+        distance.append([_surface_distance(*pair, volumes.spacings[at]) for pair in pairs])
+    names = [volumes.structures[number] for number in numbers]
+    return {"structures": names, "dice": dice, "surface_distance": distance}
+
+
+def _dice(found: Tensor, truth: Tensor) -> float | None:
+    """None of a structure that the volume lacks, as MONAI's."""
+    return float(compute_dice(found[None, None], truth[None, None])) if truth.any() else None
+
+
+def _surface_distance(found: Tensor, truth: Tensor, spacing: Sequence[float]) -> float | None:
+    """None where one of them has no surface."""
+    if not (found.any() and truth.any()):
+        return None
+    pair = found[None, None], truth[None, None]
+    return float(compute_average_surface_distance(*pair, include_background=True, symmetric=True, spacing=spacing))
+
+
+def _load(study: CurveStudy, demo_dir: str) -> Items | Volumes:
+    if study.task == "classification":
+        return load_items(study.spec, study.channels, demo_dir)
+    volumes = load_volumes(study.spec, study.channels, demo_dir)
+    return volumes._replace(structures=volumes.structures | {int(k): v for k, v in study.structures.items()})
+
+
+def run_curve_cell(study: CurveStudy, output_dir: Path, cell: CurveCell, device: str) -> dict[str, Any]:
+    """Trains and tests one cell; its result has a score, or what gives one, of each test item.
+
+    Args:
+        study: of the cell.
+        output_dir: of the study.
+        cell: to run.
+        device: to train on.
+    """
+    items = _load(study, str(output_dir / "demo"))
+    start, began = study.initializations[cell.initialization], time.perf_counter()
+    sections = np.array(items.sections)
+    pool = np.flatnonzero(sections == "training")
+    test = np.flatnonzero(sections == ("test" if "test" in items.sections else "validation"))
+    labels = items.labels.tolist() if isinstance(items, Items) else None
+    train = draw_cases(pool, cell.train_cases, cell.seed, labels)
+    classes = len(items.structures) if isinstance(items, Volumes) else int(items.labels.max()) + 1
+    torch.manual_seed(cell.seed)
+    network = build_network(study, start, classes)
+    carried, summary = carry(network, study, start) if start.weights is not None else (set(), "")
+    _learn(
+        network.to(device), items, train, study,
+        seed=cell.seed, carried=carried, carried_rate=start.carried_rate, frozen_steps=start.frozen_steps,
+    )  # fmt: skip
+    if isinstance(items, Items):
+        probabilities = predict(network, items.images[test].to(device)).softmax(1)
+        scores: dict[str, Any] = {
+            "truth": items.labels[test].tolist(),
+            "probabilities": [[round(p, 6) for p in row] for row in probabilities.tolist()],
+        }
+    else:
+        scores = _segmentation_scores(network, items, test, study)
+    patients = items.patients or items.names
+    return {
+        **cell._asdict(), "volumes": len(train), "seconds": round(time.perf_counter() - began, 2),
+        "carried": summary, "trained_on": [items.names[int(i)] for i in train],
+        "items": [items.names[int(i)] for i in test], "patients": [patients[int(i)] for i in test], **scores,
+    }  # fmt: skip
+
+
+def result_path(output_dir: Path, cell: CurveCell) -> Path:
+    """The file that a finished cell has."""
+    return output_dir / "cells" / f"{cell.name}.json"
+
+
+def read_curve_results(study: CurveStudy, output_dir: Path) -> list[dict[str, Any]]:
+    """Results of the study's finished cells."""
+    return read_results(result_path(output_dir, cell) for cell in curve_cells(study))
+
+
+# what cells of a folder may differ in, or what only the report depends on
+_FREE = ("name", "data", "source", "train_cases", "seeds", "initializations", "metric", "compare_with", "published")
+
+
+def _keep_settings(study: CurveStudy, output_dir: Path) -> None:
+    """What a finished cell depends on, by its name in a message; 2D weights by their content."""
+    digests = {
+        name: hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()
+        for name, path in study.source.items()
+        if any(start.weights == name for start in study.initializations.values())
+    }
+    settings = {name: value for name, value in study._asdict().items() if name not in _FREE}
+    entries = {
+        f"initialization {name}": {**start._asdict(), "sha256": digests.get(str(start.weights))}
+        for name, start in study.initializations.items()
+    }
+    keep_settings(output_dir, settings, entries)
+
+
+def run_curve(
+    study: CurveStudy, output_dir: Path, processes: int = 1, device: str = "cpu", threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Runs what is missing of a study, as :func:`~monai_crossd.study.runner.run_jobs` does.
+
+    Args:
+        study: to run.
+        output_dir: of the cells.
+        processes: that this call starts.
+        device: "cpu", "cuda" (processes take the GPUs by turns), "cuda:1", ...
+        threads: of the CPU in each process.
+
+    Returns:
+        Results of all cells that are finished.
+
+    Raises:
+        FileNotFoundError: If a file of 2D weights is missing.
+        ValueError: If data or weights are not given, or the folder holds cells of other settings.
+        RuntimeError: If cells failed, when the others are done.
+    """
+    check_given(study)
+    _keep_settings(study, output_dir)
+    _load(study, str(output_dir / "demo"))  # what is wrong with the data is said once
+    cells = {
+        result_path(output_dir, cell): partial(run_curve_cell, study, output_dir, cell) for cell in curve_cells(study)
+    }
+    run_jobs(cells, processes, device, threads)
+    return read_curve_results(study, output_dir)

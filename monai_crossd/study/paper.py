@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +16,12 @@ from monai.utils import ensure_tuple, look_up_option
 from ..data.medmnist import MEDMNIST
 from .paper_datasets import PAPER_DATASETS
 from .scores import TABLE1_METRICS
-from .study import Study, read_study
 
 __all__ = [
     "PRESETS",
     "LocatedDataset",
-    "PresetStudy",
     "paper_dataset",
     "paper_transforms",
-    "preset_studies",
     "read_published",
 ]
 
@@ -76,9 +73,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "table4": _preset("weak_probe", TABLE1_METRICS, _group("2D Datasets", 2, _2D, *_names(4))),
     "table5": _preset("weak_probe", TABLE1_METRICS, _group("3D Datasets", 3, _3D, *_names(5))),
 }
-
-
-FOLDS = 5  # the paper does not say how many
 
 
 class LocatedDataset(NamedTuple):
@@ -186,55 +180,3 @@ def read_published(table: str) -> list[dict[str, Any]]:
     look_up_option(table, ("table1", "table2"))
     with Path(__file__).with_name(f"published_{table}.csv").open(newline="", encoding="utf-8") as file:
         return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]
-
-
-class PresetStudy(NamedTuple):
-    """A group of a table: `study` is None where no data set of it was found; `missing` says of each what is missing."""
-
-    title: str
-    study: Study | None
-    missing: list[str]
-
-
-def preset_studies(config: Mapping[str, Any]) -> list[PresetStudy]:
-    """Studies of images and of volumes, for they have other methods.
-
-    Args:
-        config: "preset", a key of :data:`PRESETS`; "data_root", the folder of the
-            data sets; "folds" of each of them, 5 by default, because the paper does not say how many; what else
-            :class:`~monai_crossd.study.study.Study` needs: source, pretraining and finetuning. "methods",
-            "modes", "reference" and "metric" are the preset's, where they are not given.
-
-    Raises:
-        ValueError: for an unknown preset, or one that is no transfer (Table I is a pretraining).
-    """
-    values = dict(config)
-    name, root = values.pop("preset"), values.pop("data_root", ".")
-    folds = values.pop("folds", FOLDS)
-    preset = look_up_option(name, PRESETS)
-    if preset["modes"] == ["pretraining"]:
-        raise ValueError(
-            f"{name} of the paper compares 2D networks in pretraining: train them by the bundle crossd_2d_pretraining, "
-            "configs train.yaml and paper.yaml, whose evaluation writes these metrics."
-        )
-    values.setdefault("network", {"model_name": preset["network"]})
-    values.setdefault("modes", preset["modes"])
-    values.setdefault("metric", preset["metrics"][0])
-    studies = []
-    for group in preset["groups"]:
-        missing, specs = [], []
-        for dataset in group["datasets"]:
-            entry, (path, what) = PAPER_DATASETS[dataset], paper_dataset(dataset, root)
-            if path is None:
-                missing.append(what)
-                continue
-            specs.append(
-                {
-                    "name": dataset, "dataset": str(path), "modality": entry.modality, "paper": dataset,
-                    "spatial_size": list(entry.size), "channels": entry.channels, "folds": folds,
-                }
-            )  # fmt: skip
-        methods = {"methods": group["methods"], "reference": group["reference"]}
-        study = read_study({**methods, **values, "datasets": specs}) if specs else None
-        studies.append(PresetStudy(group["title"], study, missing))
-    return studies

@@ -14,7 +14,7 @@ from monai.config import PathLike
 from ..visualize.figures import need_matplotlib, save_figure
 from .comparisons import Cells, Row, cells_by_method, resampled_t, split_ratio
 from .curve import CurveStudy
-from .split import ALL
+from .load import ALL
 
 if TYPE_CHECKING:
     from .curve_report import CurvePoint

@@ -1,62 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a study compares, read from a config: source, data sets, initializations, modes, seeds and schedules."""
+"""A study of many data sets, read from a config: what it compares, the pretrainings in 2D, and the cells in 3D."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from monai.utils import look_up_option
+from torch import nn
 
+from .._replacing import replacing
+from ..networks import HybridNet
 from ..training import FINETUNE_MODES
-from .learning import Schedule
-from .methods import METHODS, PRETRAININGS
+from ..transfer import load_2d, read_checkpoint
+from .learning import Schedule, fine_tune, fit, predict
+from .load import DataSpec, Items, count_folds, draw_per_class, keep_last, load_items, locate, make_folds
+from .methods import METHODS, PRETRAININGS, build_2d, initialize
+from .paper import PRESETS, paper_dataset
 from .paper_datasets import PAPER_DATASETS
-from .scores import TABLE1_METRICS
-from .split import count_folds
+from .runner import Jobs, keep_settings, read_results, run_jobs
+from .scores import TABLE1_METRICS, table1_metrics
 
-__all__ = ["Cell", "DataSpec", "Source", "Study", "list_cells", "read_study"]
+__all__ = [
+    "Cell",
+    "PresetStudy",
+    "Source",
+    "Study",
+    "cell_path",
+    "list_cells",
+    "preset_studies",
+    "pretrain",
+    "pretrained_network",
+    "read_rows",
+    "read_study",
+    "run_cell",
+    "run_study",
+    "weights_path",
+]
 
-
-class DataSpec(NamedTuple):
-    """A data set and how it is read.
-
-    Attributes:
-        name: in tables.
-        dataset: what :func:`monai_crossd.data.load_datalist` takes; "phantom": those of `phantom`.
-        modality: "ct", "mr" or "us", or the paper's word where `paper` is set.
-        spatial_size: pixels or voxels that every item is resized to.
-        channels: of its images; None: those of the study.
-        folds: "official", "swap" or a number, see :func:`~monai_crossd.study.folds.make_folds`.
-        train_per_class: training items of each class that are drawn, by seed; None: all.
-        sections: of a source, what is trained on.
-        intensity: options of :func:`monai_crossd.transforms.intensity_transforms`.
-        patient_pattern: of :func:`monai_crossd.data.load_datalist`.
-        phantom: options of :func:`monai_crossd.demo.prepare_phantoms`, such as subjects, size and seed.
-        paper: name in the paper's Tables IV and V, whose preset transforms are taken; None: those of the modality.
-        pixdim: of volumes with label maps, voxel size in mm that they are resampled to; None: their own.
-        val_fraction: part of the patients that is held out where the data set has no such section.
-    """
-
-    name: str
-    dataset: str
-    modality: str
-    spatial_size: Sequence[int]
-    channels: int | None = None
-    folds: str | int = "official"
-    train_per_class: int | None = None
-    sections: Sequence[str] = ("training",)
-    intensity: Mapping[str, Any] = {}
-    patient_pattern: str | None = None
-    phantom: Mapping[str, Any] = {}
-    paper: str | None = None
-    pixdim: Sequence[float] | float | None = None
-    val_fraction: float = 0.2
-
-    @property
-    def spatial_dims(self) -> int:
-        """2 for images, 3 for volumes."""
-        return len(self.spatial_size)
+PAPER_FOLDS = 5  # the paper does not say how many
 
 
 class Source(NamedTuple):
@@ -202,3 +189,233 @@ def list_cells(study: Study) -> list[Cell]:
         for method in study.methods
         if mode == "full" or not METHODS[method].hybrid
     ]
+
+
+def weights_path(output_dir: Path, pretraining: str, seed: int) -> Path:
+    """Where the weights of a pretraining are; beside them, .json, its scores and seconds."""
+    return output_dir / "pretrained" / f"{pretraining}-seed{seed}.pt"
+
+
+def _side_by_side(parts: list[Items]) -> Items:
+    images, labels = (torch.cat(values) for values in zip(*((p.images, p.labels) for p in parts), strict=True))
+    return Items(images, labels, [section for p in parts for section in p.sections], [])
+
+
+def _read_source(source: Source, channels: int, demo_dir: str) -> tuple[Items, Items]:
+    trained: list[Items] = []
+    held_out: list[Items] = []
+    classes = 0
+    for spec in source.datasets:
+        items = load_items(spec, channels, demo_dir)
+        sections = np.array(items.sections)
+        for part, chosen in ((trained, np.isin(sections, spec.sections)), (held_out, sections == "validation")):
+            index = torch.from_numpy(np.flatnonzero(chosen))
+            part.append(Items(items.images[index], items.labels[index] + classes, sections[chosen].tolist(), []))
+        classes += int(items.labels.max()) + 1
+    return _side_by_side(trained), _side_by_side(held_out)
+
+
+def load_source(source: Source, channels: int, demo_dir: str) -> tuple[Items, Items]:
+    """The images that are trained on, and those of the validation sections; all classes side by side."""
+    return keep_last("source", (source, channels, demo_dir), lambda: _read_source(source, channels, demo_dir))
+
+
+def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device: str) -> dict[str, Any]:
+    """Trains a 2D network on the source, writes its weights and returns its row: seconds, and held-out scores.
+
+    Args:
+        study: of which the source and the schedule count.
+        output_dir: of the study.
+        pretraining: one of :data:`~monai_crossd.study.methods.PRETRAININGS`.
+        seed: of weights, order and augmentation.
+        device: to train on.
+    """
+    start, demo_dir = time.perf_counter(), str(output_dir / "demo")
+    items, held_out = load_source(study.source, study.channels, demo_dir)
+    torch.manual_seed(seed)
+    classes = int(items.labels.max()) + 1
+    network = build_2d(pretraining, study.network, study.channels, classes).to(device)
+    fit(network, items.images.to(device), items.labels.to(device), study.pretraining, seed)
+    seconds = time.perf_counter() - start
+    row: dict[str, Any] = {"pretraining": pretraining, "seed": seed, "n_train": len(items.labels), "seconds": seconds}
+    if all("validation" not in spec.sections for spec in study.source.datasets):
+        predicted = predict(network, held_out.images.to(device)).argmax(1).numpy()
+        row |= {"n_test": len(predicted), **table1_metrics(predicted, held_out.labels.numpy(), classes)}
+    path = weights_path(output_dir, pretraining, seed)
+    with replacing(path) as temporary:
+        torch.save(network.cpu().state_dict(), temporary)
+    return row
+
+
+def pretrained_network(
+    study: Study, output_dir: Path, pretraining: str | None, seed: int, channels: int | None = None
+) -> nn.Module:
+    """The 2D network that a cell starts from; where nothing is pretrained, one with new weights.
+
+    Args:
+        study: with the source.
+        output_dir: of the study.
+        pretraining: one of :data:`~monai_crossd.study.methods.PRETRAININGS`.
+        seed: of the pretraining and of what is new.
+        channels: of the data set, to which the stem of weights from a file is adapted.
+    """
+    torch.manual_seed(seed)
+    if pretraining is None or pretraining in study.source.weights:
+        network = build_2d(pretraining, study.network, channels or study.channels, 1)
+        if pretraining is not None:
+            load_2d(network, study.source.weights[pretraining], exclude=["fc.*"])
+        return network
+    state = read_checkpoint(weights_path(output_dir, pretraining, seed))
+    network = build_2d(pretraining, study.network, study.channels, len(state["fc.bias"]))
+    network.load_state_dict(state)
+    return network
+
+
+def cell_path(output_dir: Path, cell: Cell) -> Path:
+    """The file that a finished cell has."""
+    return output_dir / "cells" / cell.dataset / f"{cell.method}-{cell.mode}-seed{cell.seed}-fold{cell.fold}.json"
+
+
+def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[str, Any]:
+    """Trains and tests one cell; its row.
+
+    Args:
+        study: of the cell.
+        output_dir: of the study, with the pretrained weights.
+        cell: to run.
+        device: to train on.
+    """
+    spec = next(spec for spec in study.datasets if spec.name == cell.dataset)
+    items = load_items(spec, study.channels, str(output_dir / "demo"))
+    start, labels = time.perf_counter(), items.labels.tolist()
+    train, test = make_folds(spec.folds, labels, items.sections, items.patients, cell.seed)[cell.fold]
+    train = draw_per_class(train, labels, spec.train_per_class, cell.seed)
+    classes = max(labels) + 1
+    recipe = METHODS[cell.method]
+    net2d = pretrained_network(study, output_dir, recipe.pretraining, cell.seed, spec.channels)
+    network = initialize(net2d, cell.method, classes, study.keep_depth).to(device)
+    beside = None
+    if recipe.hybrid:
+        source, _ = load_source(study.source, study.channels, str(output_dir / "demo"))
+        HybridNet(net2d.to(device), network)  # from here on they share their weights
+        beside = net2d, source.images.to(device), source.labels.to(device)
+    images, numbers = items.images[train].to(device), items.labels[train].to(device)
+    predicted = fine_tune(
+        network, cell.mode, images, numbers, items.images[test].to(device), study.finetuning, cell.seed, beside
+    )
+    return {
+        "source": study.source.name, "dataset": spec.name, "modality": spec.modality, "method": cell.method,
+        "mode": cell.mode, "seed": cell.seed, "fold": cell.fold,
+        **table1_metrics(predicted, items.labels[test].numpy(), classes),
+        "n_train": len(train), "n_test": len(test), "resampled": not isinstance(spec.folds, str),
+        "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+
+
+def _given(spec: DataSpec) -> dict[str, Any]:
+    """What is not the default, so that an option more in a later version changes nothing."""
+    return {name: value for name, value in spec._asdict().items() if value != spec._field_defaults.get(name)}
+
+
+def _keep_settings(study: Study, output_dir: Path) -> None:
+    """What a finished cell depends on; methods, modes, seeds and data sets may come later."""
+    source = study.source._asdict() | {"datasets": [_given(spec) for spec in study.source.datasets]}
+    names = ("network", "channels", "keep_depth", "pretraining", "finetuning")
+    settings = {"source": source, **{name: getattr(study, name) for name in names}}
+    keep_settings(output_dir, settings, {f"dataset {spec.name}": _given(spec) for spec in study.datasets})
+
+
+def read_rows(study: Study, output_dir: Path) -> list[dict[str, Any]]:
+    """Rows of the study's finished cells."""
+    return read_results(cell_path(output_dir, cell) for cell in list_cells(study))
+
+
+def run_study(
+    study: Study, output_dir: Path, processes: int = 1, device: str = "cpu", threads: int | None = None
+) -> list[dict[str, Any]]:
+    """Runs what is missing of a study: pretrainings, then cells, as :func:`~monai_crossd.study.runner.run_jobs` does.
+
+    Every process holds the data set it works on in memory.
+
+    Args:
+        study: to run.
+        output_dir: of pretrained weights and cells; a killed run goes on there.
+        processes: that work at the same time.
+        device: "cpu", "cuda", "cuda:1", ...
+        threads: of the CPU in each process.
+
+    Returns:
+        Rows of all cells that are finished.
+
+    Raises:
+        ValueError: If the folder holds cells of other settings.
+        RuntimeError: If cells failed, when the others are done.
+    """
+    _keep_settings(study, output_dir)
+    for spec in (*study.source.datasets, *study.datasets):  # once, before processes ask for it at the same time
+        locate(spec, str(output_dir / "demo"))
+    cells: Jobs = {
+        cell_path(output_dir, cell): partial(run_cell, study, output_dir, cell) for cell in list_cells(study)
+    }
+    missing = [cell for cell in list_cells(study) if not cell_path(output_dir, cell).exists()]
+    needed = sorted({(METHODS[cell.method].pretraining or "", cell.seed) for cell in missing})
+    pretrainings: Jobs = {
+        weights_path(output_dir, name, seed).with_suffix(".json"): partial(pretrain, study, output_dir, name, seed)
+        for name, seed in needed
+        if name and name not in study.source.weights
+    }
+    run_jobs(pretrainings, processes, device, threads, wait=True)
+    run_jobs(cells, processes, device, threads)
+    return read_rows(study, output_dir)
+
+
+class PresetStudy(NamedTuple):
+    """A group of a table: `study` is None where no data set of it was found; `missing` says of each what is missing."""
+
+    title: str
+    study: Study | None
+    missing: list[str]
+
+
+def preset_studies(config: Mapping[str, Any]) -> list[PresetStudy]:
+    """Studies of images and of volumes, for they have other methods.
+
+    Args:
+        config: "preset", a key of :data:`PRESETS`; "data_root", the folder of the
+            data sets; "folds" of each of them, 5 by default, because the paper does not say how many; what else
+            :class:`Study` needs: source, pretraining and finetuning. "methods",
+            "modes", "reference" and "metric" are the preset's, where they are not given.
+
+    Raises:
+        ValueError: for an unknown preset, or one that is no transfer (Table I is a pretraining).
+    """
+    values = dict(config)
+    name, root = values.pop("preset"), values.pop("data_root", ".")
+    folds = values.pop("folds", PAPER_FOLDS)
+    preset = look_up_option(name, PRESETS)
+    if preset["modes"] == ["pretraining"]:
+        raise ValueError(
+            f"{name} of the paper compares 2D networks in pretraining: train them by the bundle crossd_2d_pretraining, "
+            "configs train.yaml and paper.yaml, whose evaluation writes these metrics."
+        )
+    values.setdefault("network", {"model_name": preset["network"]})
+    values.setdefault("modes", preset["modes"])
+    values.setdefault("metric", preset["metrics"][0])
+    studies = []
+    for group in preset["groups"]:
+        missing, specs = [], []
+        for dataset in group["datasets"]:
+            entry, (path, what) = PAPER_DATASETS[dataset], paper_dataset(dataset, root)
+            if path is None:
+                missing.append(what)
+                continue
+            specs.append(
+                {
+                    "name": dataset, "dataset": str(path), "modality": entry.modality, "paper": dataset,
+                    "spatial_size": list(entry.size), "channels": entry.channels, "folds": folds,
+                }
+            )  # fmt: skip
+        methods = {"methods": group["methods"], "reference": group["reference"]}
+        study = read_study({**methods, **values, "datasets": specs}) if specs else None
+        studies.append(PresetStudy(group["title"], study, missing))
+    return studies

@@ -21,14 +21,15 @@ from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.demo import prepare_phantoms
 from monai_crossd.networks import ResNetUNet, build_resnet
 from monai_crossd.study.command import main
-from monai_crossd.study.curve import curve_cells, read_curve
-from monai_crossd.study.curve_runner import (
+from monai_crossd.study.curve import (
     _dice,
     _surface_distance,
     build_network,
     carry,
     crop,
-    read_results,
+    curve_cells,
+    read_curve,
+    read_curve_results,
     result_path,
     run_curve,
 )
@@ -197,7 +198,7 @@ def test_a_cell_that_another_process_runs_is_left_to_it(data, tmp_path):
     ids=str,
 )
 def test_the_place_among_processes(environment, expected, monkeypatch):
-    from monai_crossd.study.curve_runner import _place
+    from monai_crossd.study.runner import _place
 
     for name in ("RANK", "WORLD_SIZE", *(n for n in os.environ if n.startswith("SLURM"))):
         monkeypatch.delenv(name, raising=False)
@@ -273,8 +274,8 @@ def test_2d_weights_of_another_network_are_refused(data, tmp_path):
     study = read_curve(config(data, "classification", source=source, initializations=starts, compare_with=[]))
     with pytest.raises(RuntimeError, match=r"4 cells failed \(3/plain-i3d-seed0; .*mend the cause") as error:
         run_curve(study, tmp_path / "out")
-    assert "conv1.weight" in str(error.value.__cause__)
-    assert not read_results(study, tmp_path / "out")
+    assert "conv1.weight" in str(error.value)
+    assert not read_curve_results(study, tmp_path / "out")
 
 
 def test_cells_of_other_settings_are_not_mixed(data, tmp_path):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_crossd.study.load import load_items, load_volumes
-from monai_crossd.study.study import DataSpec
+from monai_crossd.study.load import DataSpec, load_items, load_volumes
 
 COUNTS = {"training": 6, "validation": 4, "test": 8}
 

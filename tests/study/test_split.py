@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_crossd.study.split import count_folds, draw_cases, draw_per_class, make_folds
+from monai_crossd.study.load import count_folds, draw_cases, draw_per_class, make_folds
 
 SECTIONS = ["training"] * 5 + ["validation"] * 3 + ["test"] * 2
 
