@@ -249,14 +249,17 @@ def build_network(study: CurveStudy, start: Initialization, classes: int) -> nn.
 
 
 def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple[set[str], str]:
-    """Fills a network from the 2D weights of its initialization; those of an encoder fill that of a U-Net.
+    """Fills a network from the 2D weights of its initialization; of a U-Net the encoder, where they are of no decoder.
 
     Returns:
         Keys of the network that were filled, and the report's summary.
     """
     state = read_checkpoint(str(study.source[str(start.weights)]))
-    is_unet = isinstance(getattr(network, "encoder", None), nn.Module)
-    prefix = "encoder." if is_unet and not any("encoder." in key for key in state) else ""
+    prefix = ""
+    if isinstance(getattr(network, "encoder", None), nn.Module):
+        decoder = [key for key in network.state_dict() if not key.startswith("encoder.")]
+        decoder = [key for key in decoder if not any(fnmatchcase(key, pattern) for pattern in study.exclude)]
+        prefix = "" if any(key.endswith(tuple(decoder)) for key in state) else "encoder."
     part = network.get_submodule(prefix.rstrip("."))
     keys = [*part.state_dict(), *state]
     exclude = [pattern for pattern in study.exclude if any(fnmatchcase(key, pattern) for key in keys)]

@@ -29,6 +29,7 @@ from ..training.scores import write_csv
 from .comparisons import holm
 from .curve import CurveCell, CurveStudy, matching
 from .plot import save_curve
+from .report import markdown_table, plain, show_p
 from .scores import Result, metric_names, patient_weights, weighted_score
 
 __all__ = ["CurvePoint", "Difference", "compare_curves", "curve_points", "write_curve_report"]
@@ -65,31 +66,18 @@ class CurvePoint(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """An initialization minus another on the same patients and seeds.
-
-    Attributes:
-        metric: of the scores.
-        initialization: that is compared.
-        against: pattern of those it is compared with.
-        best: the one of them with the best score at this number of volumes.
-        train_cases: number of labelled volumes, as the study names it.
-        difference: with its intervals.
-        p: two-sided, of the bootstrap over patients and seeds.
-        p_holm: corrected for all initializations that are compared with the same at this number of volumes.
-        ahead: number of seeds in which it is ahead.
-        seeds: that both have.
-    """
+    """An initialization minus another on the same patients and seeds."""
 
     metric: str
     initialization: str
-    against: str
-    best: str
+    against: str  # pattern of those it is compared with
+    best: str  # the one of them with the best score at this number of volumes
     train_cases: Count
     difference: Interval
-    p: float
-    p_holm: float
-    ahead: int
-    seeds: int
+    p: float  # two-sided, of the bootstrap over patients and seeds
+    p_holm: float  # corrected for all that are compared with the same at this number of volumes
+    ahead: int  # seeds in which it is ahead
+    seeds: int  # that both have
 
 
 def _by_place(results: Sequence[Result]) -> Found:
@@ -221,16 +209,13 @@ def _difference(
     return Difference(*names, interval, p, math.nan, ahead, len(seeds))
 
 
-def _plain(value: Any) -> Any:
-    """A value as a CSV shows it: what is no number is empty."""
-    if not isinstance(value, float):
-        return value
-    return "" if math.isnan(value) else round(value, 6)
+def _digits(value: Any) -> Any:
+    return plain(round(value, 6) if isinstance(value, float) else value)
 
 
 def _flat(row: CurvePoint | Difference) -> list[Any]:
     parts = (value if isinstance(value, Interval) else (value,) for value in row)
-    return [_plain(value) for part in parts for value in part]
+    return [_digits(value) for part in parts for value in part]
 
 
 def _columns(kind: type[CurvePoint] | type[Difference], interval: str) -> list[str]:
@@ -244,7 +229,7 @@ def cell_rows(results: Sequence[Result]) -> tuple[list[str], list[list[Any]]]:
     places, metrics = [*CurveCell._fields, "volumes"], metric_names(results[0])
     once = np.ones((1, len(results[0]["items"])))
     scores = [[float(weighted_score(result, metric, once)[0]) for metric in metrics] for result in results]
-    rows = [[*(r[name] for name in places), *map(_plain, own)] for r, own in zip(results, scores, strict=True)]
+    rows = [[*(r[name] for name in places), *map(_digits, own)] for r, own in zip(results, scores, strict=True)]
     return [*places, *metrics], rows
 
 
@@ -294,14 +279,14 @@ def format_curve(
         lines += _score_table(study, [p for p in points if p.metric == metric], metric)
     for pattern in study.compare_with:
         lines += ["", f"## {study.metric.replace('_', ' ')}: against {_best_of(study, pattern)}", ""]
-        lines += _table(
+        lines += markdown_table(
             ["initialization", "volumes", "difference", "95 % interval", "patients alone", "p (Holm)", "seeds ahead"],
             [
                 [
                     d.initialization, str(d.train_cases), f"{d.difference.estimate:+.3f}",
                     f"{d.difference.lower:+.3f} to {d.difference.upper:+.3f}",
                     f"{d.difference.lower_patients:+.3f} to {d.difference.upper_patients:+.3f}",
-                    f"{d.p_holm:.3f}" if d.p_holm >= 0.001 else "< 0.001", f"{d.ahead} of {d.seeds}",
+                    show_p(d.p_holm), f"{d.ahead} of {d.seeds}",
                 ]
                 for d in shown.values()
                 if d.against == pattern
@@ -317,11 +302,6 @@ def _best_of(study: CurveStudy, pattern: str) -> str:
     return members[0] if len(members) == 1 else f"the best of {', '.join(members)}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    marks = [":--" if at == 0 else "--:" for at in range(len(header))]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, marks, *rows)]
-
-
 def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -> list[str]:
     by_place = {(p.initialization, p.train_cases): p for p in points}
     rows = []
@@ -331,7 +311,7 @@ def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -
     for name, scores in study.published.items():
         if metric in scores:
             rows.append([name, *("-" for _ in study.train_cases[1:]), f"{scores[metric]:.3f}"])
-    return _table(["initialization", *map(str, study.train_cases)], rows)
+    return markdown_table(["initialization", *map(str, study.train_cases)], rows)
 
 
 def _score(point: CurvePoint) -> str:

@@ -14,7 +14,7 @@ from .._replacing import replacing
 from ..training.scores import write_csv
 from .comparisons import AVERAGE, Comparison, Row, Table, make_tables
 
-__all__ = ["format_cost", "format_report", "write_report"]
+__all__ = ["format_cost", "format_report", "markdown_table", "plain", "show_p", "write_report"]
 
 _METHODS = (
     "On a data set by the corrected resampled t-test over seeds and folds, on the average by Student's paired t-test "
@@ -23,8 +23,8 @@ _METHODS = (
 )
 
 
-def _lines(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> list[str]:
-    """A Markdown table; the first `left` columns are words, the others numbers."""
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of a Markdown table; the first `left` columns are words, the others numbers."""
     marks = [":--" if at < left else "--:" for at in range(len(header))]
     return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, marks, *rows)]
 
@@ -67,10 +67,11 @@ def _comparison_rows(table: Table) -> Iterable[list[str]]:
     for c in table.comparisons:
         interval = f"{c.lower:+.3f} to {c.upper:+.3f}" if not c.reason else f"n/a: {c.reason}"
         difference = "-" if math.isnan(c.difference) else f"{c.difference:+.3f}"
-        yield [c.source, c.dataset, c.method, difference, interval, _p(c.p), _p(c.p_holm), str(c.pairs)]
+        yield [c.source, c.dataset, c.method, difference, interval, show_p(c.p), show_p(c.p_holm), str(c.pairs)]
 
 
-def _p(value: float) -> str:
+def show_p(value: float) -> str:
+    """A p value in words of a table."""
     return "n/a" if math.isnan(value) else f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
@@ -79,7 +80,7 @@ def _format_table(table: Table, published: Sequence[Row]) -> list[str]:
     columns = [name for d, kind in table.datasets.items() for name in (f"{d} ({kind}) mean", "std")]
     rows = [*_score_rows(table), *(_published_rows(table, published) if table.mode == "weak_probe" else ())]
     lines = [f"## {table.mode.replace('_', ' ')}: {metric}", ""]
-    lines += _lines(["Source", "Method", *columns, AVERAGE], rows, left=2)
+    lines += markdown_table(["Source", "Method", *columns, AVERAGE], rows, left=2)
     few = [
         f"{source}, {method}, {dataset}: {s.cells}"
         for (source, method), by in table.scores.items()
@@ -93,7 +94,7 @@ def _format_table(table: Table, published: Sequence[Row]) -> list[str]:
         return [*lines, "", f"Nothing is compared: {table.reference} has no cell, or no other method has."]
     lines[-1] += f" ↑ ↓: significantly better or worse than {table.reference} (corrected p < 0.05). {_METHODS}"
     header = ["Source", "Data set", "Method", f"Minus {table.reference}", "95 % interval", "p", "p (Holm)", "Pairs"]
-    return [*lines, "", *_lines(header, _comparison_rows(table), left=3)]
+    return [*lines, "", *markdown_table(header, _comparison_rows(table), left=3)]
 
 
 def _duration(seconds: float) -> str:
@@ -104,10 +105,6 @@ def _duration(seconds: float) -> str:
 
 def format_cost(rows: Iterable[Row], phases: Mapping[str, float] | None = None) -> str:
     """What a study cost, in one line: computing time and cells, in all and by mode.
-
-    Args:
-        rows: finished cells, with mode and seconds.
-        phases: seconds of what is in no cell, such as {"pretraining": 600}.
 
     Example:
         >>> rows = [{"mode": "full", "seconds": 90}, {"mode": "full", "seconds": 60}]
@@ -135,16 +132,8 @@ def format_report(
 ) -> str:
     """A study as Markdown: per mode a table like the paper's Table II and one of the comparisons, then the cost.
 
-    Args:
-        rows: finished cells, as in :func:`~monai_crossd.study.make_tables`, with seconds.
-        reference: a method, that the others are compared with.
-        metric: a column.
-        published: of :func:`~monai_crossd.study.read_published`, "table2": shown below the study's own
-            rows of weak probing, on the data sets of the same name.
-        phases: as in :func:`format_cost`.
-
     Raises:
-        ValueError: When no row has the reference, a cell is there twice or has no number for the metric.
+        ValueError: If no row has the reference, a cell is there twice or has no number for the metric.
     """
     blocks = [_format_table(table, published) for table in make_tables(rows, reference, metric)]
     return "\n\n".join(["\n".join(lines) for lines in blocks] + [format_cost(rows, phases)]) + "\n"
@@ -161,14 +150,15 @@ def _wide_rows(tables: Sequence[Table]) -> tuple[list[str], list[list[Any]]]:
             line: list[Any] = [table.mode, source, method]
             for dataset in datasets:
                 s, c = by.get(dataset), table.comparison(source, method, dataset)
-                line += [s.mean, _blank(s.std), s.cells, _blank(c.p_holm) if c else ""] if s else [""] * len(parts)
+                line += [s.mean, plain(s.std), s.cells, plain(c.p_holm) if c else ""] if s else [""] * len(parts)
             c = table.comparison(source, method, AVERAGE)
-            lines.append([*line, table.averages.get((source, method), ""), _blank(c.p_holm) if c else ""])
+            lines.append([*line, table.averages.get((source, method), ""), plain(c.p_holm) if c else ""])
     return [*columns, AVERAGE, f"{AVERAGE} p_holm"], lines
 
 
-def _blank(value: float) -> float | str:
-    return "" if math.isnan(value) else value
+def plain(value: Any) -> Any:
+    """A value as a CSV shows it: what is no number is empty."""
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def write_report(
@@ -185,30 +175,26 @@ def write_report(
 
     Args:
         folder: made if missing.
-        rows: as in :func:`format_report`, like the others.
-        reference: a method.
+        rows: finished cells, as `run_study` returns them.
+        reference: a method, that the others are compared with.
         metric: a column.
-        published: rows of the paper.
-        phases: seconds of what is in no cell.
+        published: rows of the paper, shown below the study's own rows of weak probing on the same data sets.
+        phases: seconds of what is in no cell, such as {"pretraining": 600}.
 
     Returns:
         Paths of the files.
 
     Raises:
-        ValueError: As :func:`format_report`.
-        OSError: When a file cannot be written.
+        ValueError: If no row has the reference, a cell is there twice or has no number for the metric.
     """
     text = format_report(rows, reference, metric, published, phases)
     tables = make_tables(rows, reference, metric)
     folder = Path(folder)
     with replacing(folder / "report.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    fields = [name for name in Comparison._fields]
-    compared = [
-        [_blank(value) if isinstance(value, float) else value for value in c] for t in tables for c in t.comparisons
-    ]
+    compared = [[*map(plain, c)] for t in tables for c in t.comparisons]
     return [
         folder / "report.md",
         write_csv(folder / "table.csv", *_wide_rows(tables)),
-        write_csv(folder / "comparisons.csv", fields, compared),
+        write_csv(folder / "comparisons.csv", Comparison._fields, compared),
     ]

@@ -62,7 +62,6 @@ def data(tmp_path_factory):
     torch.manual_seed(0)
     for name, conv in (("plain", "conv"), ("banks", "crossd")):
         torch.save(build_resnet(**SMALL, conv=conv, num_classes=5).state_dict(), folder / f"{name}.pt")
-    torch.save(ResNetUNet(2, 1, 7, conv="conv", **SMALL, **DECODER).state_dict(), folder / "unet.pt")
     for task in NETWORKS:
         prepare_phantoms("us", folder / task, task, 12, (16, 16, 8), val_fraction=0.4)
     return folder
@@ -229,21 +228,41 @@ def test_killed_it_goes_on_where_it_was(data, tmp_path):
     assert len(fresh) == len(curve_cells(study))
 
 
-def test_a_classifier_fills_the_encoder_and_a_unet_the_decoder_too(data):
-    study = read_curve(
-        config(data, "segmentation", source={"plain": str(data / "plain.pt"), "banks": str(data / "unet.pt")})
-    )
-    start = study.initializations["plain-i3d"]
+def loaded(conv, made):
+    """A 2D network of the segmentation's sizes, and the keys that it has in common with one of other classes."""
+    torch.manual_seed(1)
+    if made == "classifier":
+        return build_resnet(**SMALL, conv=conv, num_classes=5).state_dict()
+    state = ResNetUNet(2, 1, 7, conv=conv, **SMALL, **DECODER).state_dict()
+    if made == "U-Net":
+        return state
+    return {key: value for key, value in state.items() if key.startswith("encoder.")}
+
+
+@pytest.mark.parametrize("made", ["classifier", "U-Net", "encoder of a U-Net"])
+@pytest.mark.parametrize(
+    ("conv", "conv3d"), [("conv", "conv"), ("conv", "acs"), ("crossd", "conv"), ("crossd", "crossd")]
+)
+def test_2d_weights_fill_what_they_are_of(made, conv, conv3d, data, tmp_path):
+    """A classifier the encoder of a U-Net; a U-Net the decoder too, but its head, whose classes are others."""
+    state = loaded(conv, made)
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "2d.pt")
+    study = read_curve(config(data, "segmentation", source={"plain": str(tmp_path / "2d.pt"), "banks": ""}))
+    start = study.initializations["plain-i3d"]._replace(conv=conv3d)
     network = build_network(study, start, 3)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
     keys, _ = carry(network, study, start)
-    state = network.state_dict()
-    assert keys == {key for key in state if key.startswith("encoder.")}
-    kernel = torch.load(data / "plain.pt")["conv1.weight"]
-    assert torch.allclose(state["encoder.conv1.weight"], kernel[..., None].expand(-1, -1, -1, -1, 7) / 7)
-    both = start._replace(weights="banks", inflate="center")
-    network = build_network(study, both, 3)
-    keys, _ = carry(network, study, both)
-    assert keys == {key for key in network.state_dict() if not key.startswith("head.")}
+    after = network.state_dict()
+    assert keys == {key for key in after if key.startswith(("encoder.", "decoder.") if made == "U-Net" else "encoder.")}
+    assert all(torch.equal(before[key], after[key]) for key in after if key not in keys)
+    norm = next(key for key in keys if key.startswith("decoder." if made == "U-Net" else "encoder.") and "weight" in key
+                and after[key].dim() == 1)  # fmt: skip
+    assert torch.equal(after[norm], state[norm.removeprefix("encoder.") if made == "classifier" else norm])
+    if (conv, conv3d) == ("conv", "conv"):
+        name = "decoder.0.conv_0.conv.weight" if made == "U-Net" else "encoder.conv1.weight"
+        kernel = state[name.removeprefix("encoder.") if made == "classifier" else name]
+        depth = after[name].shape[-1]
+        assert torch.allclose(after[name], kernel[..., None].expand(*kernel.shape, depth) / depth)
 
 
 @pytest.mark.parametrize(("conv", "kind"), [("acs", ACSConv3d), ("crossd", CrossDConv3d), ("conv", torch.nn.Conv3d)])
