@@ -117,6 +117,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             logger.info("\n%s\n%s", title, "\n".join(missing))
             if study is not None:
                 folder = args.output_dir / title.lower().replace(".", "").replace(" ", "_")
-                _run(study, folder, args, read_published("table2"))
+                _run(study, folder, args, read_published())
     except ValueError as error:
         parser.error(str(error))

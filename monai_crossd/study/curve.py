@@ -341,14 +341,7 @@ def _load(study: CurveStudy, demo_dir: str) -> Items | Volumes:
 
 
 def run_curve_cell(study: CurveStudy, output_dir: Path, cell: CurveCell, device: str) -> dict[str, Any]:
-    """Trains and tests one cell; its result has a score, or what gives one, of each test item.
-
-    Args:
-        study: of the cell.
-        output_dir: of the study.
-        cell: to run.
-        device: to train on.
-    """
+    """Trains and tests one cell; its result has a score, or what gives one, of each test item."""
     items = _load(study, str(output_dir / "demo"))
     start, began = study.initializations[cell.initialization], time.perf_counter()
     sections = np.array(items.sections)

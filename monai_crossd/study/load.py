@@ -24,20 +24,7 @@ from .paper import paper_transforms
 StratifiedKFold, _ = optional_import("sklearn.model_selection", name="StratifiedKFold")
 StratifiedGroupKFold, _ = optional_import("sklearn.model_selection", name="StratifiedGroupKFold")
 
-__all__ = [
-    "ALL",
-    "DataSpec",
-    "Items",
-    "Volumes",
-    "count_folds",
-    "draw_cases",
-    "draw_per_class",
-    "keep_last",
-    "load_items",
-    "load_volumes",
-    "locate",
-    "make_folds",
-]
+__all__ = ["ALL", "DataSpec", "Items", "Volumes", "draw_cases", "load_items", "load_volumes", "make_folds"]
 
 ALL = "all"
 FOLDS = ("official", "swap")
@@ -221,17 +208,10 @@ def load_volumes(spec: DataSpec, channels: int, demo_dir: str) -> Volumes:
 
 
 def count_folds(folds: str | int) -> int:
-    """How many there are.
-
-    Args:
-        folds: "official", "swap" or a number from 2.
+    """How many there are: of "official" 1, of "swap" 2, of a number so many.
 
     Raises:
-        ValueError: for anything else.
-
-    Example:
-        >>> [count_folds(folds) for folds in ("official", "swap", 5)]
-        [1, 2, 5]
+        ValueError: If it is neither "official" nor "swap" nor a number from 2.
     """
     if folds in FOLDS:
         return FOLDS.index(str(folds)) + 1
@@ -286,13 +266,7 @@ def make_folds(
 
 
 def draw_per_class(indices: np.ndarray, labels: Sequence[int], count: int | None, seed: int) -> np.ndarray:
-    """As many training items of each class, for a study of few labels.
-
-    Args:
-        indices: to draw from.
-        labels: class of every item of the data set.
-        count: items per class, or as many as there are; None: all.
-        seed: of the draw.
+    """As many training items of each class, or all that it has, for a study of few labels; all of all with None.
 
     Example:
         >>> [[0, 0, 0, 1, 1, 2][i] for i in draw_per_class(np.arange(6), [0, 0, 0, 1, 1, 2], 2, seed=0)]

@@ -17,23 +17,12 @@ from ..data.medmnist import MEDMNIST
 from .paper_datasets import PAPER_DATASETS
 from .scores import TABLE1_METRICS
 
-__all__ = [
-    "PRESETS",
-    "LocatedDataset",
-    "paper_dataset",
-    "paper_transforms",
-    "read_published",
-]
+__all__ = ["PRESETS", "LocatedDataset", "paper_dataset", "paper_transforms", "read_published"]
 
 
 def _group(title: str, dims: int, methods: list[str], *datasets: str) -> dict[str, Any]:
-    return {
-        "title": title,
-        "spatial_dims": dims,
-        "methods": methods,
-        "reference": methods[0],
-        "datasets": list(datasets),
-    }
+    names = {"datasets": list(datasets), "methods": methods, "reference": methods[0]}
+    return {"title": title, "spatial_dims": dims, **names}
 
 
 def _names(table: int) -> list[str]:
@@ -76,15 +65,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class LocatedDataset(NamedTuple):
-    """Where a data set of the paper lies.
-
-    Attributes:
-        path: for :func:`~monai_crossd.data.load_datalist`; None where it was not found.
-        missing: what was looked for, where it is to be had and in what form to put it; empty where it was found.
-    """
+    """Where a data set of the paper lies, or what is missing."""
 
     path: Path | None
-    missing: str
+    missing: str  # what was looked for, where it is to be had and in what form to put it; empty where it was found
 
 
 def paper_dataset(name: str, root: PathLike) -> LocatedDataset:
@@ -94,15 +78,8 @@ def paper_dataset(name: str, root: PathLike) -> LocatedDataset:
     ``vesselmnist3d_64.npz``); ``NAME.npz`` in MedMNIST's form; ``NAME.csv``; the folder ``NAME`` with dataset.json; the
     folder ``NAME`` with a folder per class.
 
-    Args:
-        name: a key of :data:`PAPER_DATASETS`.
-        root: folder of the data sets.
-
-    Returns:
-        Its path, or None and what is missing.
-
     Raises:
-        ValueError: When the name is unknown.
+        ValueError: If it has no data set of the name.
 
     Example:
         >>> path, missing = paper_dataset("organc", "/nowhere")
@@ -131,15 +108,10 @@ def paper_dataset(name: str, root: PathLike) -> LocatedDataset:
 def paper_transforms(name: str, stage: str = "validate") -> list[MapTransform]:
     """Preset transforms of a data set of Table IV or V, from a file to what the network reads.
 
-    Args:
-        name: a key of :data:`PAPER_DATASETS`.
-        stage: "train" adds the random ones, "validate" does not.
-
-    Returns:
-        MONAI dictionary transforms, to be joined in one Compose.
+    In the stage "train" with the random ones, in "validate" without.
 
     Raises:
-        ValueError: When the name or the stage is unknown.
+        ValueError: If there is no such data set or stage.
 
     Example:
         >>> [type(transform).__name__ for transform in paper_transforms("brain_tumor")][-2:]
@@ -157,26 +129,15 @@ def _value(name: str, text: str) -> Any:
     return text == "yes" if name == "significant" else float(text) if text else None
 
 
-def read_published(table: str) -> list[dict[str, Any]]:
-    """The paper's own results.
+def read_published() -> list[dict[str, Any]]:
+    """The paper's Table II: a row per group, source, method and data set, and one for the "Average" of each group.
 
-    In "Other Vol. Datasets" the paper prints the same row for Cross-D from both sources; so it is here.
-
-    Args:
-        table: "table1" (a row per source and method, a column per metric) or "table2" (a row per group, source, method
-            and data set, and one for the "Average" of the group, with mean, std, and whether the paper marks it as
-            a significant improvement).
-
-    Returns:
-        Rows; numbers as floats, None where the table has none.
-
-    Raises:
-        ValueError: When the table is unknown.
+    Numbers are floats; "significant" says whether the paper marks a significant improvement. In "Other Vol. Datasets"
+    the paper prints the same row for Cross-D from both sources; so it is here.
 
     Example:
-        >>> read_published("table2")[0]["mean"]
+        >>> read_published()[0]["mean"]
         0.862
     """
-    look_up_option(table, ("table1", "table2"))
-    with Path(__file__).with_name(f"published_{table}.csv").open(newline="", encoding="utf-8") as file:
+    with Path(__file__).with_name("published_table2.csv").open(newline="", encoding="utf-8") as file:
         return [{name: _value(name, text) for name, text in row.items()} for row in csv.DictReader(file)]

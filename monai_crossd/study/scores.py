@@ -153,20 +153,10 @@ def table1_metrics(predicted: np.ndarray, truth: np.ndarray, classes: int) -> di
     Macro scores are means over the classes that have cases or predictions, 0 for one without the other; balanced
     accuracy is the mean recall of the classes that have cases.
 
-    References:
-        M. C. Yavuz and Y. Yang, Cross-D Conv: Cross-Dimensional Transferable Knowledge Base via Fourier Shifting
-        Operation, 2024, Table I.
-
-    Args:
-        predicted: (N,) class numbers.
-        truth: (N,) class numbers.
-        classes: their number.
-
-    Returns:
-        Scores by the names in :data:`TABLE1_METRICS`.
+    They are what Table I of the paper has, by the names in :data:`TABLE1_METRICS`, of (N,) class numbers.
 
     Raises:
-        ValueError: When there is no case, the arrays differ in shape, or hold no class numbers.
+        ValueError: If there is no case, the arrays differ in shape, or hold no class numbers.
 
     Example:
         >>> scores = table1_metrics(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]), classes=2)

@@ -26,22 +26,7 @@ from .paper_datasets import PAPER_DATASETS
 from .runner import Jobs, keep_settings, read_results, run_jobs
 from .scores import TABLE1_METRICS, table1_metrics
 
-__all__ = [
-    "Cell",
-    "PresetStudy",
-    "Source",
-    "Study",
-    "cell_path",
-    "list_cells",
-    "preset_studies",
-    "pretrain",
-    "pretrained_network",
-    "read_rows",
-    "read_study",
-    "run_cell",
-    "run_study",
-    "weights_path",
-]
+__all__ = ["Cell", "PresetStudy", "Source", "Study", "list_cells", "preset_studies", "read_study", "run_study"]
 
 PAPER_FOLDS = 5  # the paper does not say how many
 
@@ -221,15 +206,7 @@ def load_source(source: Source, channels: int, demo_dir: str) -> tuple[Items, It
 
 
 def pretrain(study: Study, output_dir: Path, pretraining: str, seed: int, device: str) -> dict[str, Any]:
-    """Trains a 2D network on the source, writes its weights and returns its row: seconds, and held-out scores.
-
-    Args:
-        study: of which the source and the schedule count.
-        output_dir: of the study.
-        pretraining: one of :data:`~monai_crossd.study.methods.PRETRAININGS`.
-        seed: of weights, order and augmentation.
-        device: to train on.
-    """
+    """Trains a 2D network on the source, writes its weights and returns its row: seconds, and held-out scores."""
     start, demo_dir = time.perf_counter(), str(output_dir / "demo")
     items, held_out = load_source(study.source, study.channels, demo_dir)
     torch.manual_seed(seed)
@@ -252,12 +229,7 @@ def pretrained_network(
 ) -> nn.Module:
     """The 2D network that a cell starts from; where nothing is pretrained, one with new weights.
 
-    Args:
-        study: with the source.
-        output_dir: of the study.
-        pretraining: one of :data:`~monai_crossd.study.methods.PRETRAININGS`.
-        seed: of the pretraining and of what is new.
-        channels: of the data set, to which the stem of weights from a file is adapted.
+    The stem of weights from a file is adapted to the channels of the data set.
     """
     torch.manual_seed(seed)
     if pretraining is None or pretraining in study.source.weights:
@@ -277,14 +249,7 @@ def cell_path(output_dir: Path, cell: Cell) -> Path:
 
 
 def run_cell(study: Study, output_dir: Path, cell: Cell, device: str) -> dict[str, Any]:
-    """Trains and tests one cell; its row.
-
-    Args:
-        study: of the cell.
-        output_dir: of the study, with the pretrained weights.
-        cell: to run.
-        device: to train on.
-    """
+    """Trains and tests one cell, from the pretrained weights in the study's folder; its row."""
     spec = next(spec for spec in study.datasets if spec.name == cell.dataset)
     items = load_items(spec, study.channels, str(output_dir / "demo"))
     start, labels = time.perf_counter(), items.labels.tolist()

@@ -194,8 +194,6 @@ def test_unknown_names_are_refused(tmp_path):
         paper_dataset("organx", tmp_path)
     with pytest.raises(ValueError, match="predict"):
         paper_transforms("organc", "predict")
-    with pytest.raises(ValueError, match="table3"):
-        read_published("table3")
 
 
 def test_presets_are_plain_data_of_known_names():
@@ -213,7 +211,7 @@ def test_presets_are_plain_data_of_known_names():
 
 def test_published_averages_are_those_of_the_published_means():
     """A slip of the pen in the transcription would break one of the sixteen sums."""
-    rows = read_published("table2")
+    rows = read_published()
     for group in PRESETS["table2"]["groups"]:
         for source in PRESETS["table2"]["sources"]:
             for method in group["methods"]:
@@ -224,15 +222,3 @@ def test_published_averages_are_those_of_the_published_means():
                 assert all(0 < row["std"] < 0.11 for row in chosen[:-1])
     marked = [(row["group"], row["source"]) for row in rows if row["significant"]]
     assert marked == [(t, "ImageNet") for t in ("Image Datasets", "Volumetric Datasets", "Other Image Datasets")]
-
-
-def test_published_table1_keeps_its_metrics_in_order():
-    rows = read_published("table1")
-    assert [(row["source"], row["method"]) for row in rows] == [
-        (source, method) for source in ("ImageNet", "RadImageNet") for method in ("conv2d", "crossd")
-    ]
-    for row in rows:
-        assert row["recall"] == row["balanced_accuracy"]  # the same by definition where each class has cases
-        assert set(PRESETS["table1"]["metrics"]) <= set(row)
-    assert rows[3]["accuracy"] == 0.8374
-    assert [row["significant"] for row in rows] == [False, True, False, True]

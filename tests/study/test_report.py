@@ -120,7 +120,7 @@ def test_missing_cells_are_told_and_have_no_average():
 
 
 def test_published_rows_stand_below_on_data_sets_of_the_same_name():
-    text = format_report(make_rows(modes=("weak_probe", "full")), "conv2d-i3d", published=read_published("table2"))
+    text = format_report(make_rows(modes=("weak_probe", "full")), "conv2d-i3d", published=read_published())
     weak, _, full, _ = tables_of(text)
     shown = [row for row in weak if "published" in row["Source"]]
     assert [(row["Source"].split(",")[0], row["Method"]) for row in shown] == [
@@ -129,7 +129,7 @@ def test_published_rows_stand_below_on_data_sets_of_the_same_name():
     assert [row["organc (CT) mean"] for row in shown] == ["0.862", "0.871", "0.842", "0.848"]
     assert {(row["chest (CT) mean"], row["Average"]) for row in shown} == {("-", "-")}
     assert not [row for row in full if "published" in row["Source"]]  # the paper has weak probing
-    alone = format_report(make_rows(datasets=["organc"]), "conv2d-i3d", published=read_published("table2"))
+    alone = format_report(make_rows(datasets=["organc"]), "conv2d-i3d", published=read_published())
     assert [row["Average"] for row in tables_of(alone)[0]][-4:] == ["0.862", "0.871", "0.842", "0.848"]
 
 

@@ -17,6 +17,7 @@ import processes
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from torch import nn
 
 from monai_crossd.demo import prepare_phantoms
@@ -129,6 +130,9 @@ def test_killed_it_goes_on_where_it_was(tmp_path):
         time.sleep(0.05)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
+    for lock in out.glob("**/*.lock"):
+        with FileLock(lock, timeout=60):  # its processes are gone too
+            pass
     times = {path: path.stat().st_mtime_ns for path in done}
     study = read_study(CONFIG)
     rows = run_study(study, out)
