@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights that the training of a 2D classifier starts from."""
+"""Weights that a bundle's training starts from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from monai.config import PathLike
 from torch import nn
 
-from ..transfer import TransferError, TransferReport, load_2d
+from ..transfer import TransferError, TransferReport, load_2d, read_checkpoint
 from .trained import plain, read_trained
 
 logger = logging.getLogger(__name__)
@@ -18,19 +18,26 @@ __all__ = ["start_from"]
 
 
 def start_from(
-    network: nn.Module, path: PathLike | None, labels: Mapping[int, str] | Sequence[str] | None = None
+    network: nn.Module,
+    path: PathLike | None,
+    labels: Mapping[int, str] | Sequence[str] | None = None,
+    inflate: str = "center",
+    part: str | None = None,
 ) -> TransferReport | None:
-    """Fills a 2D classifier from the weights of another, plain or Cross-D, and logs what went over.
+    """Fills a network, in 2D or 3D, from the weights of a 2D one, plain or Cross-D, and logs what went over.
 
     Kernels of plain convolutions fill Cross-D layers so that the output stays what it was; plain ones take the kernels
-    of Cross-D layers at their running shift. The last linear layer stays
-    as it is where the weights were trained with other labels, as the ``model.json`` beside them says, or with another
-    number of classes.
+    of Cross-D layers at their running shift. The head, a layer of that name or the last linear one, stays as it is
+    where the weights were trained with other labels, as the ``model.json`` beside them says, or with another number of
+    classes.
 
     Args:
         network: To fill in place.
         path: File of a state_dict; None leaves the network as it is (from scratch).
         labels: Names of the network's classes; None takes them for those of the file.
+        inflate: How plain 3D kernels are filled, as in :func:`monai_crossd.load_2d`.
+        part: Path of a part of the network, such as "encoder", which is filled alone where the file is of that part and
+            not of a whole network.
 
     Returns:
         What went over, key by key; None from scratch.
@@ -48,15 +55,26 @@ def start_from(
     if path is None:
         logger.info("no weights to start from: the network starts from scratch")
         return None
-    linear = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1:]
-    head = [f"{name}.{key}" for name in linear for key in network.get_submodule(name).state_dict()]
+    state = read_checkpoint(path)
+    if part is not None and not any(f".{part}." in f".{key}" for key in state):
+        network, labels = network.get_submodule(part), None
+    head = _head(network)
     known = read_trained(path).get("labels")
-    other = head and known is not None and labels is not None and known != plain(labels)
+    other = bool(head) and known is not None and labels is not None and known != plain(labels)
     try:
-        report = load_2d(network, path, exclude=head if other else ())
+        report = load_2d(network, state, inflate, exclude=head if other else ())
     except TransferError as error:
         if other or not error.report.conflicts or not error.report.conflicts.keys() <= set(head):
             raise
-        report = load_2d(network, path, exclude=head)  # of another number of classes
+        other, report = True, load_2d(network, state, inflate, exclude=head)  # of another number of classes
     logger.info("from %s: %s", path, report.summary())
+    if other:
+        logger.info("%s of other classes: new weights in %s", path, ", ".join(head))
     return report
+
+
+def _head(network: nn.Module) -> list[str]:
+    """Keys of the layer that gives the classes."""
+    modules = dict(network.named_modules())
+    linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1:]
+    return [f"{name}.{key}" for name in (["head"] if "head" in modules else linear) for key in modules[name].state_dict()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -227,3 +228,47 @@ def test_images_with_masks(tmp_path, monkeypatch):
     with Image.open(tmp_path / "out" / "3_pred.png") as found:
         assert found.size == (24, 20)
         assert set(np.unique(np.asarray(found))) <= {0, 1}
+
+
+def start_3d(conv: str, folder: Path, labels: list[str], ours: list[str]) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """A 2D network with weights in a file, and the 3D bundle's default network after its `start`."""
+    torch.manual_seed(0)
+    options = {"conv": conv, "modality": "mr", "output_dir": str(folder), "network_def#decoder_channels": WIDTHS}
+    two = parse(IMAGES, CONFIGS, labels=dict(enumerate(labels)), **options).get_parsed_content("network_def")
+    for _ in range(3):  # norms and shifts are no longer what they were built as
+        two(torch.randn(4, 1, 32, 32))
+    torch.save(two.state_dict(), folder / "model.pt")
+    (folder / "model.json").write_text(json.dumps({"labels": labels}))
+    options |= {"labels": dict(enumerate(ours)), "weights_2d": str(folder / "model.pt")}
+    parser = parse(SEGMENTATION, CONFIGS[:1], **options)
+    three = parser.get_parsed_content("network_def")
+    three.initial = {key: value.clone() for key, value in three.state_dict().items()}
+    parser.get_parsed_content("start")
+    return two.eval(), three.eval()
+
+
+@pytest.mark.parametrize("conv", ["conv", "crossd"])
+def test_a_volume_of_equal_slices_gives_the_2d_output(conv, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    two, three = start_3d(conv, tmp_path, LABELS, LABELS)
+    x = torch.randn(2, 1, 33, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected, found = two(x), three(x[..., None].repeat(1, 1, 1, 1, 5))
+    for depth in range(5):
+        torch.testing.assert_close(found[..., depth], expected, atol=1e-4, rtol=1e-4)
+    changed = {key.partition(".")[0] for key, value in three.state_dict().items() if not value.equal(three.initial[key])}
+    assert changed == {"encoder", "decoder", "head"}
+    assert f"from {tmp_path / 'model.pt'}: " in caplog.text
+    assert "100.0%" in caplog.text
+
+
+@pytest.mark.parametrize("ours", [["background", "tumor", "spleen"], ["background", "liver"]], ids=["others", "fewer"])
+def test_a_head_of_other_classes_is_new(ours, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    two, three = start_3d("conv", tmp_path, LABELS, ours)
+    for key, value in three.head.state_dict().items():
+        assert torch.equal(value, three.initial[f"head.{key}"])
+    for key, value in two.decoder.state_dict().items():
+        mine = three.decoder.state_dict()[key]
+        assert torch.equal(mine if mine.ndim < 5 else mine[..., 1], value), key
+    assert f"{tmp_path / 'model.pt'} of other classes: new weights in head.weight, head.bias" in caplog.text
