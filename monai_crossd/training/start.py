@@ -77,4 +77,6 @@ def _head(network: nn.Module) -> list[str]:
     """Keys of the layer that gives the classes."""
     modules = dict(network.named_modules())
     linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)][-1:]
-    return [f"{name}.{key}" for name in (["head"] if "head" in modules else linear) for key in modules[name].state_dict()]
+    return [
+        f"{name}.{key}" for name in (["head"] if "head" in modules else linear) for key in modules[name].state_dict()
+    ]

@@ -256,7 +256,9 @@ def test_a_volume_of_equal_slices_gives_the_2d_output(conv, tmp_path, caplog):
         expected, found = two(x), three(x[..., None].repeat(1, 1, 1, 1, 5))
     for depth in range(5):
         torch.testing.assert_close(found[..., depth], expected, atol=1e-4, rtol=1e-4)
-    changed = {key.partition(".")[0] for key, value in three.state_dict().items() if not value.equal(three.initial[key])}
+    changed = {
+        key.partition(".")[0] for key, value in three.state_dict().items() if not value.equal(three.initial[key])
+    }
     assert changed == {"encoder", "decoder", "head"}
     assert f"from {tmp_path / 'model.pt'}: " in caplog.text
     assert "100.0%" in caplog.text
