@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from monai.config import PathLike
 from torch import nn
 
+from .._options import look_up_option
+from ..conv.from_2d import INFLATIONS
 from ..transfer import TransferError, TransferReport, load_2d, read_checkpoint
 from .trained import plain, read_trained
 
@@ -44,7 +46,8 @@ def start_from(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no checkpoint, or does not fill the network; nothing is loaded then.
+        ValueError: If the file is no checkpoint, or does not fill the network, or for an unknown `inflate`; nothing is
+            loaded then.
 
     Example:
         .. code-block:: yaml
@@ -52,6 +55,7 @@ def start_from(
             start:
             - "$monai_crossd.training.start_from(@network_def, @weights_2d, @labels)"
     """
+    look_up_option(inflate, INFLATIONS)
     if path is None:
         logger.info("no weights to start from: the network starts from scratch")
         return None
