@@ -23,7 +23,7 @@ def make_items(folder, subjects, size):
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    return make_items(tmp_path_factory.mktemp("phantoms"), 4, (32, 32, 32))
+    return make_items(tmp_path_factory.mktemp("phantoms"), 8, (32, 32, 32))
 
 
 def measure_on_cpu(items, folder, cache):
@@ -57,6 +57,7 @@ def test_a_cache_in_memory_is_seen(tmp_path):
     assert ram - none > 8
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     rows = main(["data", "--quick", "--caches", "ram", "none", "--output", str(tmp_path)])
     assert [row["cache"] for row in rows] == ["ram", "none"]
