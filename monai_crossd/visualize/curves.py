@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from monai.config import PathLike
 from .figures import need_matplotlib, save_figure
 
 __all__ = ["History", "save_curves"]
+
+_COLUMNS = 4  # of panels
 
 # metric name -> (epoch, value) in the order of the epochs; "metric/class" holds the values of one class
 History = Mapping[str, Sequence[tuple[float, float]]]
@@ -52,8 +55,13 @@ def save_curves(path: PathLike, history: History | Mapping[str, History]) -> Pat
                 panels.setdefault(f"{metric} per class", []).append((label, points))
     if not panels:
         raise ValueError('The history is empty: expected at least one metric, like {"train_loss": [(1, 0.9)]}.')
-    figure = need_matplotlib("matplotlib.figure").Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
-    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = need_matplotlib("matplotlib.figure").Figure(figsize=(4.6 * columns, 3.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
         for label, points in curves:
             axes.plot(*zip(*points, strict=True), marker=".", label=label)
         axes.set(title=title.replace("_", " "), xlabel="epoch")
