@@ -28,6 +28,7 @@ from .._replacing import replacing
 from ..training.scores import write_csv
 from .comparisons import holm
 from .curve import CurveCell, CurveStudy, matching
+from .load import ALL
 from .plot import save_curve
 from .report import markdown_table, plain, show_p
 from .scores import Result, metric_names, patient_weights, weighted_score
@@ -303,15 +304,18 @@ def _best_of(study: CurveStudy, pattern: str) -> str:
 
 
 def _score_table(study: CurveStudy, points: Sequence[CurvePoint], metric: str) -> list[str]:
+    """Numbers of volumes that have a cell, and "all" for published scores, which are of whole training sets."""
     by_place = {(p.initialization, p.train_cases): p for p in points}
+    published = {name: scores[metric] for name, scores in study.published.items() if metric in scores}
+    counts = [c for c in study.train_cases if c != ALL and any(count == c for _, count in by_place)]
+    if published or any(count == ALL for _, count in by_place):
+        counts.append(ALL)
     rows = []
     for name in study.initializations:
-        found = [by_place.get((name, count)) for count in study.train_cases]
+        found = [by_place.get((name, count)) for count in counts]
         rows.append([name, *("-" if p is None else _score(p) for p in found)])
-    for name, scores in study.published.items():
-        if metric in scores:
-            rows.append([name, *("-" for _ in study.train_cases[1:]), f"{scores[metric]:.3f}"])
-    return markdown_table(["initialization", *map(str, study.train_cases)], rows)
+    rows += [[name, *("-" for _ in counts[1:]), f"{score:.3f}"] for name, score in published.items()]
+    return markdown_table(["initialization", *map(str, counts)], rows)
 
 
 def _score(point: CurvePoint) -> str:

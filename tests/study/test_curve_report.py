@@ -226,6 +226,12 @@ def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path):
     cells = [cell for cell in everything() if cell["initialization"] != "conv2d-acs" and cell["seed"] == 0][:3]
     report = write_curve_report(tmp_path, study(), cells)[0].read_text()
     assert "| conv2d-acs | - | - |" in report
+    few = write_curve_report(tmp_path, study(), cells[:1])[0].read_text()
+    assert "| initialization | 2 |\n" in few  # what has no cell is no column,
+    shown = study(train_cases=[2, 4], published={"nnU-Net": {"dice": 0.95}})
+    whole = write_curve_report(tmp_path, shown, cells[:1])[0].read_text()
+    assert "| initialization | 2 | all |\n" in whole  # but for published scores, which are of all
+    assert "| nnU-Net | - | 0.950 |" in whole
     assert "one seed" in report
     with pytest.raises(ValueError, match="no finished cell"):
         write_curve_report(tmp_path, study(), [])
