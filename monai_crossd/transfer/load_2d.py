@@ -241,8 +241,8 @@ def _layers(net: nn.Module) -> dict[str, nn.Module]:
 
 def _check_depth_axis(layers: Mapping[str, nn.Module], depth_axis: int) -> None:
     for path, layer in layers.items():
-        built = getattr(layer, "depth_axis", depth_axis) if isinstance(layer, ConvBase) else depth_axis
-        if spatial_axis(built) != spatial_axis(depth_axis):
+        built = getattr(layer, "depth_axis", None) if isinstance(layer, ConvBase) else None
+        if built is not None and spatial_axis(built) != spatial_axis(depth_axis):
             raise ValueError(
                 f"{path or 'the network'} was built with depth_axis={built}, not {depth_axis}: build it inside "
                 f"`with monai_crossd.use_conv(..., depth_axis={depth_axis}):`."

@@ -346,3 +346,21 @@ def test_a_converted_network_is_a_source_too():
     assert isinstance(net2d.conv1, CrossDConv2d)
     net3d = target_for("crossd")
     assert load_2d(net3d, net2d).share == 1
+
+
+@pytest.mark.parametrize("source", [None, 3, [torch.zeros(1)]], ids=repr)
+def test_a_source_of_another_kind_is_named(source):
+    with pytest.raises(TypeError, match=f"a network, a state_dict or a path, but is a {type(source).__name__}"):
+        load_2d(nn.Conv3d(1, 1, 3), source)
+
+
+@pytest.mark.parametrize("inflate", ["i3d", "bank"])
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_words_that_change_nothing_are_refused(inflate, axis):
+    """Of a 2D network into a 2D one; beside layers of ours, which answer for themselves, they may stand."""
+    net = build(2, "plain")
+    before = snapshot(net)
+    with pytest.raises(ValueError, match=rf"inflate \('{inflate}'\) and depth_axis \({axis}\) have no meaning"):
+        load_2d(net, build(2, "plain"), inflate, axis)
+    assert_unchanged(net, before)
+    assert load_2d(build(3, "acs"), build(2, "plain"), inflate, axis).share == 1
