@@ -267,12 +267,14 @@ def test_test_section(pairs):
             load_datalist(path, "test")
 
 
-@pytest.mark.parametrize("task", ["segmentation", "classification"])
-def test_embedded_words(tmp_path, task):
-    sides = [load_datalist("phantom:us:2d", section, task, tmp_path) for section in ("training", "validation")]
-    assert sum(map(len, sides)) == 240
+@pytest.mark.parametrize(
+    ("word", "task", "subjects"), [("phantom:us", "segmentation", 24), ("phantom:mr:2d", "classification", 240)]
+)
+def test_embedded_words(demo_root, word, task, subjects):
+    sides = [load_datalist(word, section, task, demo_root) for section in ("training", "validation")]
+    assert sum(map(len, sides)) == subjects
     assert not {i["patient"] for i in sides[0]} & {i["patient"] for i in sides[1]}
-    assert len(load_labels("phantom:us:2d", task, tmp_path)) >= 3
+    assert len(load_labels(word, task, demo_root)) >= 3
 
 
 def test_a_file_that_is_no_list(tmp_path):

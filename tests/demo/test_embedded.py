@@ -113,8 +113,8 @@ def test_a_patch_is_a_piece_of_the_volume_in_its_axis_order(demo_dir):
     assert found > 5  # the axial ones among the patches, and lumbar spine comes only from this sub-volume
 
 
-def test_a_block_is_a_piece_of_the_volume_labelled_by_its_center(tmp_path):
-    path = prepare_demo("classification_3d", tmp_path)
+def test_a_block_is_a_piece_of_the_volume_labelled_by_its_center(demo_root):
+    path = prepare_demo("classification_3d", demo_root)
     content = json.loads(path.read_text())
     assert Counter(item["label"] for item in content["training"]) == dict.fromkeys(range(7), 85)
     assert Counter(item["label"] for item in content["validation"]) == dict.fromkeys(range(7), 21)
@@ -329,9 +329,9 @@ def test_both_words_of_the_chest_are_one_set(demo_dir):
     ("word", "task", "shape", "subjects"),
     [("phantom:us", "segmentation", "3D", 24), ("phantom:mr:2d", "classification", "2D", 240)],
 )
-def test_words_of_phantoms(tmp_path, caplog, word, task, shape, subjects):
+def test_words_of_phantoms(demo_root, caplog, word, task, shape, subjects):
     with caplog.at_level(logging.INFO, "monai_crossd"):
-        path = prepare_embedded(word, task, tmp_path)
+        path = prepare_embedded(word, task, demo_root)
     assert f"Phantoms (synthetic), {subjects} subjects" in caplog.text
     content = json.loads(path.read_text())
     assert (content["tensorImageSize"], len(content["training"] + content["validation"])) == (shape, subjects)

@@ -120,6 +120,7 @@ def test_history_of_a_real_run(engines, labels, tmp_path, capsys, history_first)
     save_curves(tmp_path / "both.png", {"a": as_curves(rows), "b": as_curves(rows)})
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_it_says_what_it_does_and_how_long(engines, tmp_path, caplog, capsys, monkeypatch):
     monkeypatch.setattr("monai_crossd.training.history.MINUTE", 0.0)
     caplog.set_level("INFO", "monai_crossd")
@@ -131,6 +132,7 @@ def test_it_says_what_it_does_and_how_long(engines, tmp_path, caplog, capsys, mo
     assert [line.endswith(" left") for line in lines] == [True, False]
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_loss_is_the_mean_of_the_epoch(engines, tmp_path):
     losses = []
     trainer, _ = engines(1, output_dir=tmp_path)
@@ -143,6 +145,7 @@ def test_loss_is_the_mean_of_the_epoch(engines, tmp_path):
     assert read_history(tmp_path / "history.csv")[1]["train_loss"] == pytest.approx(sum(losses) / len(losses))
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_resumed_run_keeps_its_past(engines, tmp_path):
     past = {1: {"train_loss": 9.0}, 2: {"train_loss": 8.0}, 3: {"train_loss": 7.0}}
     write_history(tmp_path / "history.csv", past)
@@ -219,6 +222,7 @@ def test_overlay_of_a_case_that_is_not_there(engines, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_stop_on_nan(engines, tmp_path, value):
     trainer, _ = engines(3, interval=9, train_handlers=[StopOnNaN()], output_dir=tmp_path)
@@ -235,6 +239,7 @@ def test_stop_on_nan(engines, tmp_path, value):
     assert (tmp_path / "curves.png").is_file()
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize("history_first", [False, True])
 def test_row_is_on_disk_when_its_epoch_ends(engines, tmp_path, history_first):
     """A run killed in its second epoch has the row of the first, with its validation."""

@@ -50,7 +50,8 @@ def test_tissue_gets_even(shape, pixdim):
     assert result.dtype == torch.float32
     assert torch.equal(result.affine, image.affine)
     assert torch.equal(image, before)
-    assert torch.equal(N4BiasFieldCorrection()(image), result)
+    if shape == (40, 36, 12):  # of the others one run is enough
+        assert torch.equal(N4BiasFieldCorrection()(image), result)
 
 
 def test_equals_simpleitk_step_by_step():
