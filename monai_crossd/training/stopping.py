@@ -30,7 +30,7 @@ class EarlyStop:
             train:
               handlers:
               - _target_: monai_crossd.training.EarlyStop
-                patience: "@early_stop"
+                patience: "@validate#early_stop"
                 evaluator: "@validate#evaluator"
     """
 
