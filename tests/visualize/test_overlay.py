@@ -75,6 +75,12 @@ def test_legend_names_all_structures_but_the_background():
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["label 1", "label 2"]
 
 
+def test_one_slice_is_seen_from_one_side():
+    figure = overlay_figure(IMAGE[..., :1], LABEL[..., :1], LABEL[..., :1])
+    assert len(pictures(figure)) < len(pictures(overlay_figure(IMAGE, LABEL, LABEL)))
+    assert [axes.get_title() for axes in figure.axes] == ["image", "truth", "prediction"]
+
+
 def test_png(tmp_path):
     path = save_overlay(tmp_path / "new" / "o.png", IMAGE, np.zeros_like(LABEL), truth=LABEL, window=(-1, 1))
     assert imread(path).std() > 0.05
