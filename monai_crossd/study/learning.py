@@ -50,7 +50,7 @@ def augment(batch: Tensor, generator: torch.Generator, move: bool = True) -> Ten
 
     Args:
         batch: (B, C, H, W) or (B, C, H, W, D), intensities about -1 to 1.
-        generator: on the CPU.
+        generator: of the CPU.
         move: without it only contrast and brightness change.
     """
     count, most = len(batch), [max(1, size // 16) if move else 0 for size in batch.shape[2:4]]
@@ -91,18 +91,13 @@ def fit(
     seed: int,
     beside: tuple[nn.Module, Tensor, Tensor] | None = None,
 ) -> None:
-    """Trains what can learn of a network, in place; the same seed gives the same batches to every network.
+    """Trains what can learn of a network in train mode, in place; a seed gives the same batches to every network.
 
-    Args:
-        network: on the device of the images, in train mode.
-        images: (N, C, ...).
-        labels: (N,).
-        schedule: of the training.
-        seed: of order and augmentation.
-        beside: network, images and labels whose loss is added in every step; parameters that both have learn from both.
+    The loss of a network `beside` on its images and labels is added in every step; parameters that both have learn from
+    both.
 
     Raises:
-        FloatingPointError: if the loss is no longer finite.
+        FloatingPointError: If the loss is no longer finite.
     """
     generator = torch.Generator().manual_seed(seed)
     networks = nn.ModuleList([network] if beside is None else [network, beside[0]])  # shared parameters count once
@@ -126,10 +121,7 @@ def fit(
 def endless_batches(groups: Sequence[Tensor], size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Batches without an end, from groups by turns: of a group every index once, then again in another order.
 
-    Args:
-        groups: indices, such as those of a class each: all groups are seen equally often, whatever their sizes.
-        size: of a batch, also where there are fewer indices.
-        generator: of the orders.
+    All groups, such as the indices of a class each, are seen equally often, whatever their sizes.
     """
 
     def endless(group: Tensor) -> Iterator[Tensor]:

@@ -66,14 +66,7 @@ METHODS = {
 
 
 def build_2d(pretraining: str | None, network: Mapping[str, Any], channels: int, classes: int) -> nn.Module:
-    """The ResNet that is trained on images.
-
-    Args:
-        pretraining: one of :data:`PRETRAININGS`; None is plain.
-        network: arguments of :func:`monai_crossd.networks.build_resnet`.
-        channels: of the images.
-        classes: of the images.
-    """
+    """The ResNet that is trained on images, by one of :data:`PRETRAININGS` (None is plain) and `build_resnet`."""
     kind = look_up_option(pretraining or "conv2d", PRETRAININGS)
     return build_resnet(spatial_dims=2, n_input_channels=channels, num_classes=classes, **kind, **network)
 
@@ -88,12 +81,6 @@ def _draw(module: nn.Module) -> None:
 
 def initialize(net2d: nn.Module, method: str, classes: int, keep_depth: bool = True) -> nn.Module:
     """The network that is fine-tuned: what was trained on images, made 3D or not, with a new last layer.
-
-    Args:
-        net2d: what was trained, with a last layer `fc`; it is not changed.
-        method: one of :data:`METHODS`.
-        classes: of the new last layer.
-        keep_depth: of :func:`monai_crossd.to_3d`.
 
     Example:
         >>> import torch
