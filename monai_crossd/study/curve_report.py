@@ -64,6 +64,7 @@ class CurvePoint(NamedTuple):
     score: Interval
     seeds: int
     patients: int
+    unit: str
 
 
 class Difference(NamedTuple):
@@ -144,11 +145,12 @@ def curve_points(results: Sequence[Result], metric: str, resamples: int = RESAMP
         return []
     bootstrap = _Bootstrap(results[0]["patients"], resamples, seed)
     patients = len(set(results[0]["patients"]))
+    unit = "volumes" if results[0]["patients"] == results[0]["items"] else "patients"
     points = []
     for (name, count), by_seed in _by_place(results).items():
         interval, _ = bootstrap.interval(np.stack(list(bootstrap.scores(by_seed, metric).values())))
         volumes = next(iter(by_seed.values()))["volumes"]
-        points.append(CurvePoint(metric, name, count, volumes, interval, len(by_seed), patients))
+        points.append(CurvePoint(metric, name, count, volumes, interval, len(by_seed), patients, unit))
     return points
 
 
@@ -271,9 +273,10 @@ def format_curve(
     study: CurveStudy, results: Sequence[Result], points: Sequence[CurvePoint], differences: Sequence[Difference]
 ) -> str:
     """The study as Markdown: the scores of each metric, the differences of the first, what it cost."""
-    patients, seeds = points[0].patients, sorted({result["seed"] for result in results})
+    unit, seeds = points[0].unit, sorted({result["seed"] for result in results})
+    over = f"{points[0].patients} test {unit} and the seeds"
     lines = [f"# {study.name}: {study.task} by number of labelled volumes", ""]
-    lines += [f"Means over the seeds {seeds}; in brackets 95 % intervals over {patients} test patients and the seeds."]
+    lines += [f"Means over the seeds {seeds}; in brackets 95 % intervals over {over}."]
     shown = {(d.initialization, d.against, d.train_cases): d for d in differences if d.metric == study.metric}
     for metric in dict.fromkeys(point.metric for point in points):
         lines += ["", f"## {metric.replace('_', ' ')}", ""]
@@ -281,7 +284,7 @@ def format_curve(
     for pattern in study.compare_with:
         lines += ["", f"## {study.metric.replace('_', ' ')}: against {_best_of(study, pattern)}", ""]
         lines += markdown_table(
-            ["initialization", "volumes", "difference", "95 % interval", "patients alone", "p (Holm)", "seeds ahead"],
+            ["initialization", "volumes", "difference", "95 % interval", f"{unit} alone", "p (Holm)", "seeds ahead"],
             [
                 [
                     d.initialization, str(d.train_cases), f"{d.difference.estimate:+.3f}",

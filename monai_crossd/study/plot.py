@@ -168,7 +168,8 @@ def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) 
     if len(ticks) == 1:
         axes.set_xlim(min(ticks) / 2, min(ticks) * 2)
     seeds, patients = (max((getattr(p, what) for p in chosen), default=0) for what in ("seeds", "patients"))
-    over = f"{patients} test patients" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+    unit = chosen[0].unit if chosen else "patients"
+    over = f"{patients} test {unit}" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
     axes.set(
         xlabel="labelled volumes", ylabel=study.metric.replace("_", " "), title=f"{study.name}: 95 % bands over {over}"
     )

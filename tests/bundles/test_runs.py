@@ -6,7 +6,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +18,10 @@ import torch
 from PIL import Image
 
 from monai_crossd.demo import prepare_demo
+from monai_crossd.study.command import main as study
 
+ROOT = Path(__file__).parents[2]
+BUNDLES, README = ROOT / "bundles", (ROOT / "README.md").read_text("utf-8")
 SHORT = ("--max_epochs", "1", "--iterations_per_epoch", "2")
 
 
@@ -33,8 +39,40 @@ def is_picture(path) -> bool:
 
 
 @pytest.mark.slow
-def test_main_job(run_bundle, tmp_path):
-    """From 2D beside from scratch: every file the README promises, on the image's own grid."""
+def test_main_job(tmp_path, monkeypatch, caplog):
+    """README's first command with fewer steps and volumes: from scratch, and from the shipped weights in three ways."""
+    pytest.importorskip("sklearn")
+    try:
+        distribution("TPTBox")
+    except PackageNotFoundError:
+        pytest.skip("needs `pip install --no-deps TPTBox==1.1.0`")
+    (command,) = re.findall(r"python -m monai_crossd\.evaluate_transfer (configs/few_labels[^)]*)\)", README)
+    arguments = shlex.split(command)
+    monkeypatch.chdir(BUNDLES / "crossd_3d_classification")
+    arguments[arguments.index("--output_dir") + 1] = str(tmp_path)
+    arguments[arguments.index("--processes") + 1] = "1"
+    study([*arguments, "--iterations", "1", "--train_cases", "[6, 12]", "--seeds", "[0]"])
+    report = (tmp_path / "report.md").read_text("utf-8")
+    assert any(report in message for message in caplog.messages)  # printed at the end
+    assert "over 150 test volumes" in report  # of one patient: they are no patients
+    for name in ("scratch", "conv2d-center", "conv2d-i3d", "crossd-center"):
+        assert report.count(f"\n| {name} | 0.") >= 4, name  # scores by number of volumes
+    assert "| conv2d-center | 6 | " in report.partition("against scratch")[2]
+    assert is_picture(tmp_path / "curve.png")
+    with (tmp_path / "cells.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["initialization"], row["volumes"]) for row in rows] == [
+        (name, count) for count in ("6", "12") for name in ("scratch", "conv2d-center", "conv2d-i3d", "crossd-center")
+    ]
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "cells").rglob("*.json")]
+    carried = {cell["initialization"]: cell["carried"] for cell in cells}
+    assert carried.pop("scratch") == ""
+    assert all("100.0% of the values" in summary for summary in carried.values()), carried
+
+
+@pytest.mark.slow
+def test_beside_scratch(run_bundle, tmp_path):
+    """Segmentation from 2D beside from scratch: every file its page promises, on the image's own grid."""
     result = run_bundle(
         "crossd_3d_segmentation", "--output_dir", str(tmp_path), *SHORT, configs=("train", "compare_scratch")
     )

@@ -222,6 +222,21 @@ def test_files_of_a_study(tmp_path):
     }
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_volumes_are_called_patients_only_where_patients_are_named(named, tmp_path):
+    """Blocks of one patient are no patients."""
+    cells = everything()
+    for cell in cells:
+        cell["patients"] = [f"P{at // 2}" for at in range(40)] if named else cell["items"]
+    paths = write_curve_report(tmp_path, study(), cells)
+    report, table = paths[0].read_text(), paths[2].read_text()
+    expected, other = ("patients", "volumes") if named else ("volumes", "patients")
+    assert f"over {20 if named else 40} test {expected} and the seeds" in report
+    assert f"| {expected} alone |" in report
+    assert f"test {other}" not in report
+    assert {row["unit"] for row in csv.DictReader(table.splitlines())} == {expected}
+
+
 def test_an_unfinished_study_is_reported_as_far_as_it_is(tmp_path):
     cells = [cell for cell in everything() if cell["initialization"] != "conv2d-acs" and cell["seed"] == 0][:3]
     report = write_curve_report(tmp_path, study(), cells)[0].read_text()
