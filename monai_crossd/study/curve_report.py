@@ -55,7 +55,10 @@ class Interval(NamedTuple):
 
 
 class CurvePoint(NamedTuple):
-    """A score of an initialization with a number of labelled volumes; `train_cases` as the study names it."""
+    """A score of an initialization with a number of labelled volumes; `train_cases` as the study names it.
+
+    `unit` says what was drawn again and again, "patients", or "volumes" where no patients are named.
+    """
 
     metric: str
     initialization: str
