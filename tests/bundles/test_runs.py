@@ -40,7 +40,7 @@ def is_picture(path) -> bool:
 
 @pytest.mark.slow
 def test_main_job(tmp_path, monkeypatch, caplog):
-    """README's first command with fewer steps and volumes: from scratch, and from the shipped weights in three ways."""
+    """README's first command with fewer steps and volumes: from scratch, and from the shipped weights in two ways."""
     pytest.importorskip("sklearn")
     try:
         distribution("TPTBox")
@@ -55,7 +55,7 @@ def test_main_job(tmp_path, monkeypatch, caplog):
     report = (tmp_path / "report.md").read_text("utf-8")
     assert any(report in message for message in caplog.messages)  # printed at the end
     assert "over 150 test volumes" in report  # of one patient: they are no patients
-    names = ("scratch", "conv2d-center", "conv2d-i3d", "crossd-center")
+    names = ("scratch", "conv2d-center", "conv2d-i3d")
     for name in names:
         assert report.count(f"\n| {name} | 0.") >= 4, name  # scores by number of volumes
     assert "| conv2d-center | 6 | " in report.partition("against scratch")[2]
