@@ -67,7 +67,7 @@ def kernel_for(
     """Value for the weight of a convolution that a source layer gives, and how it was made; nothing is written.
 
     A kernel of the layer's own rank is copied, a 2D kernel or a bank fills a layer of ours by its `kernel_from_2d` and
-    a plain 3D convolution by `inflate`.
+    a plain 3D convolution by `inflate`; a plain 2D convolution takes a bank's kernel at the running shift.
 
     Args:
         layer: Convolution to be filled, of torch or ours, in 2D or 3D.
@@ -91,6 +91,9 @@ def kernel_for(
             "the source has a plain 3D kernel, no bank (neither running_shift nor predictor beside it): it fills a "
             "plain 3D convolution"
         )
+    if is_bank and rank == 4:
+        kernel, shifted = effective_kernel(weight, shift)
+        return checked(kernel, layer, weight), f"2D kernel{shifted}"
     if not is_2d or rank != 5 or (weight.dim() == 5 and is_point):
         return checked(weight, layer, weight), "copied"
     if isinstance(layer, nn.ConvTranspose3d):

@@ -64,7 +64,7 @@ def start_from(
         network, labels = network.get_submodule(part), None
     head = _head(network)
     known = read_trained(path).get("labels")
-    other = bool(head) and known is not None and labels is not None and known != plain(labels)
+    other = bool(head) and known is not None and labels is not None and _names(known) != _names(plain(labels))
     try:
         report = load_2d(network, state, inflate, exclude=head if other else ())
     except TransferError as error:
@@ -75,6 +75,10 @@ def start_from(
     if other:
         logger.info("%s of other classes: new weights in %s", path, ", ".join(head))
     return report
+
+
+def _names(labels: Sequence[str]) -> list[str]:
+    return [name.casefold() for name in labels]  # data sets write "Liver" and "liver"
 
 
 def _head(network: nn.Module) -> list[str]:
