@@ -2,10 +2,9 @@
 """Whether 2D pretraining helps in 3D: scores by number of labelled volumes, or on many data sets as in the paper."""
 
 from .curve import CurveStudy, read_curve, run_curve
-from .curve_report import compare_curves, curve_points, write_curve_report
+from .curve_report import write_curve_report
 from .methods import METHODS
 from .paper_datasets import PAPER_DATASETS
-from .plot import save_curve, save_plot
 from .report import write_report
 from .study import Study, preset_studies, read_study, run_study
 
@@ -14,15 +13,11 @@ __all__ = [
     "PAPER_DATASETS",
     "CurveStudy",
     "Study",
-    "compare_curves",
-    "curve_points",
     "preset_studies",
     "read_curve",
     "read_study",
     "run_curve",
     "run_study",
-    "save_curve",
-    "save_plot",
     "write_curve_report",
     "write_report",
 ]

@@ -58,12 +58,12 @@ def save_plot(path: PathLike, rows: Iterable[Row], metric: str = "balanced_accur
     """Writes a PNG with a panel per mode: methods from top to bottom, a colour and a marker per data set.
 
     A dot is the mean over the folds of a seed; the marker is the mean over all cells, the pale bar its 95 % interval
-    by :func:`~monai_crossd.study.resampled_t`, which is wider than that of independent cells. The intervals
+    by :func:`~monai_crossd.study.comparisons.resampled_t`, wider than that of independent cells. The intervals
     are those of the methods by themselves: pairs on the same folds can differ significantly where they overlap.
 
     Args:
         path: of the PNG; missing folders are made.
-        rows: finished cells, as in :func:`~monai_crossd.study.make_tables`.
+        rows: finished cells, as in :func:`~monai_crossd.study.comparisons.make_tables`.
         metric: a column.
 
     Returns:
