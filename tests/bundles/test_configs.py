@@ -33,7 +33,7 @@ SHARED: dict[str, str] = {}
 
 @pytest.fixture(scope="module", autouse=True)
 def _shared(demo_root):
-    SHARED["demo_dir"] = str(demo_root)  # labels are asked by most of what is built
+    SHARED["demo_dir"] = SHARED["reading#demo_dir"] = str(demo_root)  # most of what is built asks for labels
 
 
 def parse(name: str, *configs: str, **override) -> ConfigParser:
@@ -43,7 +43,8 @@ def parse(name: str, *configs: str, **override) -> ConfigParser:
     for config in configs:  # as `read_config` joins files
         for key, value in read(str(next(folder.glob(f"{config}.*")))).items():
             merge_kv(parser, key, copy.deepcopy(value))
-    parser.update({"bundle_root": str(BUNDLES / name), **SHARED, **override})
+    shared = {key: value for key, value in SHARED.items() if key in parser}
+    parser.update({"bundle_root": str(BUNDLES / name), **shared, **override})
     return parser
 
 

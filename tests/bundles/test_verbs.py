@@ -24,6 +24,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
 SCHEMA = Path(__file__).with_name("meta_schema_20240725.json")  # as MONAI publishes it
 EXPORT = ("--ckpt_file", "models/model.pt", "--meta_file", "configs/metadata.json", "--config_file")
+DEMO_DIR = {"train.yaml": "reading#demo_dir", "inference.json": "demo_dir"}
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +60,7 @@ def test_verify_metadata(bundle):
 def test_verify_net_in_out(bundle, config, tmp_path, demo_root):
     output = verb(
         "verify_net_in_out", bundle, "network_def", "--meta_file", "configs/metadata.json",
-        "--config_file", f"configs/{config}", "--output_dir", str(tmp_path), "--demo_dir", str(demo_root),
+        "--config_file", f"configs/{config}", "--output_dir", str(tmp_path), f"--{DEMO_DIR[config]}", str(demo_root),
     )  # fmt: skip
     assert "data shape of network is verified with no error" in output
 
@@ -154,14 +155,14 @@ def test_trt_export(bundle, tmp_path):
 
 @pytest.mark.parametrize("bundle", NAMES)
 def test_properties(bundle, tmp_path, demo_root):
-    options = {"output_dir": str(tmp_path), "demo_dir": str(demo_root)}
     for config, kind in (("train.yaml", "train"), ("inference.json", "infer")):
         workflow = ConfigWorkflow(
             config_file=str(BUNDLES / bundle / "configs" / config),
             meta_file=str(BUNDLES / bundle / "configs" / "metadata.json"),
             workflow_type=kind,
             bundle_root=str(BUNDLES / bundle),
-            **options,
+            output_dir=str(tmp_path),
+            **{DEMO_DIR[config]: str(demo_root)},
         )
         workflow.initialize()
         assert workflow.check_properties() == []
@@ -191,7 +192,7 @@ def test_create_workflow(bundle, tmp_path, demo_root):
 @pytest.mark.parametrize("bundle", NAMES)
 def test_evaluate_gives_the_published_metric_with_intervals(bundle, run_bundle, tmp_path, demo_root):
     result = run_bundle(
-        bundle, "--output_dir", str(tmp_path), "--weights", "models/model.pt", "--demo_dir", str(demo_root),
+        bundle, "--output_dir", str(tmp_path), "--weights", "models/model.pt", "--reading#demo_dir", str(demo_root),
         configs=("train", "evaluate"),
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-3000:]
