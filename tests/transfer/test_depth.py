@@ -101,7 +101,7 @@ def test_every_method_keeps_the_depth_or_says_why_not(method, depth):
     refused: dict[str, str] = {}
     for name, layer in convolutions.items():
         try:
-            made = to_3d(nn.Sequential(layer.float()), method, keep_depth=True)
+            made = to_3d(nn.Sequential(layer.float()), *WAYS.get(method, (method,)), keep_depth=True)
         except ValueError as error:
             refused[name] = str(error)
         else:
