@@ -59,7 +59,8 @@ def load_2d(
     - ACSConv3d, SoftACSConv3d and PlanarConv3d take the 2D kernel into their views or their plane (of a bank: the
       kernel at its running shift);
     - plain 3D convolutions take it by `inflate`; a transposed one so that each slice of its output is a 2D output;
-    - a kernel that has the rank of the layer already is copied (a 2D network from a 2D file, a 3D one from a 3D file).
+    - a kernel that has the rank of the layer already is copied (a 2D network from a 2D file, a 3D one from a 3D file),
+      and a plain 2D network takes a bank's kernel at its running shift.
 
     A source may be of the publishers of ResNets: torchvision, timm, RadImageNet, MedicalNet (3D), the Cross-D-Conv
     code, MONAI. Their names are understood, and what wraps a network's names (`module.`, `_orig_mod.`, `model.`,

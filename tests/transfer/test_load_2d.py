@@ -364,3 +364,11 @@ def test_words_that_change_nothing_are_refused(inflate, axis):
         load_2d(net, build(2, "plain"), inflate, axis)
     assert_unchanged(net, before)
     assert load_2d(build(3, "acs"), build(2, "plain"), inflate, axis).share == 1
+
+
+def test_a_plain_2d_network_takes_the_kernels_at_the_running_shift():
+    net2d, plain = randomise(build(2, "crossd")), build(2, "plain").eval()
+    report = load_2d(plain, net2d)
+    assert report.share == 1
+    x = torch.randn(2, 1, 24, 24).double()
+    torch.testing.assert_close(plain(x), to_static(net2d)(x), atol=1e-9, rtol=1e-9)
