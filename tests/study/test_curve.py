@@ -81,6 +81,7 @@ def read(data, task, section):
     return json.loads((data / task / "dataset.json").read_text())[section]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", NETWORKS)
 def test_a_study_by_the_command_and_again(task, data, tmp_path):
     """Every cell, a table, differences and a figure; a second call computes nothing; another seed comes on top."""

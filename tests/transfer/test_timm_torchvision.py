@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 import torch
 from monai.networks.nets import resnet18
@@ -87,7 +89,8 @@ def sources(torchvision):
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_a_network_of_others_is_a_source_as_it_is(torchvision, channels):
     """Kernels in the middle slice of MONAI's ResNet, the stem summed over colors, all else as it was."""
-    for name, source in sources(torchvision):
+    each = islice(sources(torchvision), None if channels == 1 else 1)  # colors are summed whatever the names are
+    for name, source in each:
         for value in source.buffers():
             value.copy_(torch.rand(value.shape))
         net3d = resnet18(spatial_dims=3, n_input_channels=channels, num_classes=3, feed_forward=name != "RadImageNet")
