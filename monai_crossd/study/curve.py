@@ -159,6 +159,11 @@ def read_curve(config: Mapping[str, Any]) -> CurveStudy:
 
     Raises:
         ValueError: If a key is unknown or missing or a value is out of its range, with both.
+
+    Example:
+        .. code-block:: python
+
+            study = read_curve(ConfigParser.load_config_file("configs/few_labels_study.yaml"))
     """
     values = dict(config)
     starts = values.get("initializations")
@@ -421,6 +426,12 @@ def run_curve(
         FileNotFoundError: If a file of 2D weights is missing.
         ValueError: If data or weights are not given, or the folder holds cells of other settings.
         RuntimeError: If cells failed, when the others are done.
+
+    Example:
+        .. code-block:: python
+
+            results = run_curve(study, "eval/few_labels", processes=2)
+            write_curve_report("eval/few_labels", study, results)
     """
     check_given(study)
     _keep_settings(study, output_dir)

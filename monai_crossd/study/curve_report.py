@@ -255,6 +255,11 @@ def write_curve_report(folder: PathLike, study: CurveStudy, results: Sequence[Re
 
     Raises:
         ValueError: If there is no result, or cells were tested on different items.
+
+    Example:
+        .. code-block:: python
+
+            write_curve_report("eval/few_labels", study, run_curve(study, "eval/few_labels"))
     """
     if not results:
         raise ValueError(f"{folder} has no finished cell of this study: run it without --report_only first.")

@@ -186,6 +186,11 @@ def write_report(
 
     Raises:
         ValueError: If no row has the reference, a cell is there twice or has no number for the metric.
+
+    Example:
+        .. code-block:: python
+
+            write_report("eval/study", run_study(study, "eval/study"), study.reference, study.metric)
     """
     text = format_report(rows, reference, metric, published, phases)
     tables = make_tables(rows, reference, metric)

@@ -114,6 +114,11 @@ def read_study(config: Mapping[str, Any]) -> Study:
 
     Raises:
         ValueError: for an unknown or missing key or a value out of its range, with both.
+
+    Example:
+        .. code-block:: python
+
+            study = read_study(ConfigParser.load_config_file("configs/transfer_study.yaml"))
     """
     values = dict(config)
     if isinstance(values.get("source"), Mapping):
@@ -315,6 +320,11 @@ def run_study(
     Raises:
         ValueError: If the folder holds cells of other settings.
         RuntimeError: If cells failed, when the others are done.
+
+    Example:
+        .. code-block:: python
+
+            rows = run_study(read_study(config), "eval/study", processes=2)
     """
     _keep_settings(study, output_dir)
     for spec in (*study.source.datasets, *study.datasets):  # once, before processes ask for it at the same time
@@ -353,6 +363,12 @@ def preset_studies(config: Mapping[str, Any]) -> list[PresetStudy]:
 
     Raises:
         ValueError: for an unknown preset, or one that is no transfer (Table I is a pretraining).
+
+    Example:
+        .. code-block:: python
+
+            for part in preset_studies({"preset": "table5", "data_root": "/data"}):
+                run_study(part.study, f"eval/{part.title}")
     """
     values = dict(config)
     name, root = values.pop("preset"), values.pop("data_root", ".")

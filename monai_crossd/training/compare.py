@@ -35,7 +35,7 @@ def best_scores(path: PathLike, metric: str) -> tuple[int, dict[str, float]]:
 
 
 def compare_runs(runs: Mapping[str, PathLike], metric: str = "val_mean_dice", picture: PathLike | None = None) -> str:
-    """Prints and returns a table of the best epoch of each run, and draws their curves into one picture.
+    r"""Prints and returns a table of the best epoch of each run, and draws their curves into one picture.
 
     Args:
         runs: folder of each run (with the history.csv of HistoryHandler) by name.
@@ -44,6 +44,17 @@ def compare_runs(runs: Mapping[str, PathLike], metric: str = "val_mean_dice", pi
 
     Returns:
         The table as text: a row per class, a column per run; "-" where a class does not occur.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for run, dice in (("scratch", 0.5), ("from_2d", 0.7)):
+        ...         Path(folder, run).mkdir()
+        ...         _ = Path(folder, run, "history.csv").write_text(f"epoch,val_mean_dice\n1,{dice}\n")
+        ...     table = compare_runs({"from scratch": f"{folder}/scratch", "from 2D": f"{folder}/from_2d"})
+        val_mean_dice  from scratch    from 2D
+        mean                  0.500      0.700
+        best epoch                1          1
     """
     best = {name: best_scores(Path(folder) / "history.csv", metric) for name, folder in runs.items()}
     classes = list(dict.fromkeys(name for _, scores in best.values() for name in scores))

@@ -236,6 +236,10 @@ class KeepSlicesd(MapTransform):
         keys: of the volumes.
         every: as there.
         allow_missing_keys: pass over keys that are not there.
+
+    Example:
+        >>> KeepSlicesd("image", every=3)({"image": torch.zeros(1, 8, 8, 10)})["image"].shape
+        torch.Size([1, 8, 8, 4])
     """
 
     def __init__(self, keys: KeysCollection, every: int = 1, allow_missing_keys: bool = False) -> None:
