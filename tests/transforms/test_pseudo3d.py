@@ -155,7 +155,7 @@ def test_frames_in_other_places():
         (lambda: RepeatToVolume(2, depth_spacing=0), "depth_spacing is 0; expected a length"),
         (lambda: RepeatToVolume(2)(torch.zeros(4, 5)), r"shape \(4, 5\); expected \(C, H, W\)"),
         (lambda: FramesToVolume(-1), "num_frames is -1"),
-        (lambda: FramesToVolume(mode="center"), "center"),
+        (lambda: FramesToVolume(mode="middle"), "middle"),
         (lambda: FramesToVolume(padding="reflect"), "reflect"),
         (lambda: FramesToVolume()(torch.zeros(3, 4, 5)), r"shape \(3, 4, 5\) and frame_dim=-1; expected four axes"),
         (lambda: FramesToVolume()([torch.zeros(1, 4, 5), torch.zeros(1, 4, 6)]), r"\(1, 4, 6\)\]; expected one"),
