@@ -292,7 +292,9 @@ class OverlayHandler(CaseHandler):
             if self._seen in self.cases:
                 kept = {key: item[key] for key in ("image", "pred", "label") if key in item}
                 # an image is a volume of one slice
-                self._kept[self._seen] = {k: v[..., None] if v.ndim == 3 else v for k, v in kept.items()}
+                self._kept[self._seen] = {
+                    k: v[..., None] if v is not None and v.ndim == 3 else v for k, v in kept.items()
+                }
             self._seen += 1
 
     def _finish(self, evaluator: Engine) -> None:
