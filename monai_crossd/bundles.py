@@ -26,7 +26,7 @@ _SHARED = "shared.json"  # of packed bundles: where a file of weights goes, and 
 _LEAVINGS = ("eval", "data", "__pycache__", ".*", "*.ts", "*.onnx")
 _LEFT_OUT = shutil.ignore_patterns(*_LEAVINGS)
 # further weights to start from stay in the repository, as their bundle's page says: they would double a wheel
-_NOT_PACKED = shutil.ignore_patterns(*_LEAVINGS, "real_conv*", "real_crossd")
+_NOT_PACKED = shutil.ignore_patterns(*_LEAVINGS, "real_conv", "real_crossd")
 
 
 def bundles_root() -> Path:

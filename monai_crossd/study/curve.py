@@ -29,7 +29,7 @@ from .._options import look_up_option
 from ..conv import use_conv
 from ..conv.factory import CONVOLUTIONS
 from ..conv.from_2d import INFLATIONS
-from ..transfer import load_2d, read_checkpoint
+from ..transfer import load_2d, read_checkpoint, rescale_kernels
 from .learning import augment, endless_batches, learn, predict
 from .load import ALL, DataSpec, Items, Volumes, draw_cases, load_items, load_volumes
 from .runner import keep_settings, read_results, run_jobs
@@ -38,7 +38,7 @@ from .study import check_names, make_entry
 
 __all__ = ["CurveCell", "CurveStudy", "Initialization", "curve_cells", "read_curve", "run_curve"]
 
-_OF_CARRIED = ("inflate", "carried_rate", "frozen_steps")
+_OF_CARRIED = ("inflate", "rescale", "carried_rate", "frozen_steps")
 LABEL_SMOOTHING = 0.05
 
 
@@ -50,6 +50,8 @@ class Initialization(NamedTuple):
         conv: which 3D convolutions the network is built with, as `conv` of :func:`monai_crossd.to_3d`.
         inflate: how 2D weights fill those that are plain: "center", "i3d" or "bank".
         network: entries over those of the study's `network`, such as {"conv_options": {"placement": "spread"}}.
+        rescale: kernels that a norm follows are made as large as new ones
+            (:func:`monai_crossd.transfer.rescale_kernels`), so that steps turn them as far.
         carried_rate: learning rate of what was carried from 2D, as a part of that of new layers.
         frozen_steps: for so many steps at first only new layers learn.
     """
@@ -58,6 +60,7 @@ class Initialization(NamedTuple):
     conv: str = "conv"
     inflate: str = "center"
     network: Mapping[str, Any] = {}
+    rescale: bool = False
     carried_rate: float = 1.0
     frozen_steps: int = 0
 
@@ -209,6 +212,8 @@ def _check_start(study: CurveStudy, name: str, start: Initialization) -> None:
             raise ValueError(f"initialization {name}: no weights {start.weights!r} in source {list(study.source)}.")
     elif used := [key for key in _OF_CARRIED if getattr(start, key) != Initialization._field_defaults[key]]:
         raise ValueError(f"initialization {name} has no weights, and {' and '.join(used)} are for what is carried.")
+    if not isinstance(start.rescale, bool):
+        raise ValueError(f"rescale of {name} is {start.rescale!r}; expected true or false.")
     _check_least(f"carried_rate of {name}", start.carried_rate, 0, whole=False)
     _check_least(f"frozen_steps of {name}", start.frozen_steps, 0)
     if start.frozen_steps >= study.iterations:
@@ -269,7 +274,11 @@ def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple
     keys = [*part.state_dict(), *state]
     exclude = [pattern for pattern in study.exclude if any(fnmatchcase(key, pattern) for key in keys)]
     report = load_2d(part, state, start.inflate, exclude=exclude)
-    return {f"{prefix}{key}" for key in report.transferred}, report.summary()
+    summary = report.summary()
+    if start.rescale:
+        noise = torch.randn(2, study.channels, *study.spatial_size, generator=torch.Generator().manual_seed(0))
+        summary += f", {len(rescale_kernels(network, noise))} kernels as large as new ones"
+    return {f"{prefix}{key}" for key in report.transferred}, summary
 
 
 def crop(images: list[Tensor], labels: list[Tensor], size: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:

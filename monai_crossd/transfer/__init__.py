@@ -5,6 +5,7 @@ from .checkpoints import read_checkpoint
 from .load_2d import load_2d, start_from_2d
 from .modules3d import ConversionError
 from .report import TransferError, TransferReport
+from .rescale import rescale_kernels
 from .to_3d import to_3d
 from .to_crossd import to_crossd
 from .to_plain import to_plain
@@ -15,6 +16,7 @@ __all__ = [
     "TransferReport",
     "load_2d",
     "read_checkpoint",
+    "rescale_kernels",
     "start_from_2d",
     "to_3d",
     "to_crossd",

@@ -40,7 +40,7 @@ def is_picture(path) -> bool:
 
 @pytest.mark.slow
 def test_main_job(tmp_path, monkeypatch, caplog):
-    """README's first command with fewer steps and volumes: from scratch, and from the shipped weights in two ways."""
+    """README's first command with fewer steps and volumes: from scratch, and from the shipped Conv2d and Cross-D weights."""
     pytest.importorskip("sklearn")
     try:
         distribution("TPTBox")
@@ -55,7 +55,7 @@ def test_main_job(tmp_path, monkeypatch, caplog):
     report = (tmp_path / "report.md").read_text("utf-8")
     assert any(report in message for message in caplog.messages)  # printed at the end
     assert "over 150 test volumes" in report  # of one patient: they are no patients
-    names = ("scratch", "conv2d-center", "conv2d-i3d")
+    names = ("scratch", "conv2d-center", "crossd-center")
     for name in names:
         assert report.count(f"\n| {name} | 0.") >= 4, name  # scores by number of volumes
     assert "| conv2d-center | 6 | " in report.partition("against scratch")[2]
@@ -67,6 +67,7 @@ def test_main_job(tmp_path, monkeypatch, caplog):
     carried = {cell["initialization"]: cell["carried"] for cell in cells}
     assert carried.pop("scratch") == ""
     assert all("100.0% of the values" in summary for summary in carried.values()), carried
+    assert all(summary.endswith(", 20 kernels as large as new ones") for summary in carried.values()), carried
 
 
 @pytest.mark.slow
