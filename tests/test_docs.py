@@ -52,10 +52,11 @@ def test_index_has_every_page():
 @pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
 def test_examples_print_what_they_say(page, torchvision, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = code((ROOT / page).read_text("utf-8"), "python")
-    exec(compile(example, page, "exec"), {})
-    printed = re.findall(r"print\(.*\)  # (.*)", example)
-    assert capsys.readouterr().out.splitlines() == printed
+    for example in code((ROOT / page).read_text("utf-8"), "python"):
+        exec(compile(example, page, "exec"), {})
+        printed = re.findall(r"print\(.*\)  # (.*)", example)
+        assert printed
+        assert capsys.readouterr().out.splitlines() == printed
 
 
 def test_what_readme_says_to_write_is_there():

@@ -21,7 +21,7 @@ BUNDLES = Path(__file__).parents[2] / "bundles"
 SMALL = {
     "crossd_2d_pretraining": ["--spatial_size", "[24,24]", "--batch_size", "4"],
     "crossd_3d_classification": ["--spatial_size", "[16,16,8]", "--batch_size", "2"],
-    "crossd_3d_segmentation": ["--roi_size", "[16,16,8]", "--pixdim", "None", "--iterations_per_epoch", "3"],
+    "crossd_3d_segmentation": ["--roi_size", "[16,16,8]", "--pixdim", "$None", "--iterations_per_epoch", "3"],
 }
 
 pytestmark = pytest.mark.slow

@@ -40,7 +40,7 @@ def is_picture(path) -> bool:
 
 @pytest.mark.slow
 def test_main_job(tmp_path, monkeypatch, caplog):
-    """README's first command with fewer steps and volumes: from scratch, and from the shipped Conv2d and Cross-D weights."""
+    """README's first command with fewer steps and volumes: scratch, and the shipped Conv2d and Cross-D weights."""
     pytest.importorskip("sklearn")
     try:
         distribution("TPTBox")

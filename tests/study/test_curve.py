@@ -360,7 +360,10 @@ def test_a_crop_is_a_block_of_image_and_label_map_alike():
             "frozen_steps of a is 2; expected fewer",
         ),
         ({"initializations": {"a": {**STARTS["plain-i3d"], "carried_rate": -1}}}, "carried_rate of a is -1"),
-        ({"initializations": {"a": {**STARTS["plain-i3d"], "rescale": 1}}}, "rescale of a is 1; expected true or false"),
+        (
+            {"initializations": {"a": {**STARTS["plain-i3d"], "rescale": 1}}},
+            "rescale of a is 1; expected true or false",
+        ),
         ({"initializations": {"a": {"rescale": True}}}, "initialization a has no weights, and rescale"),
         ({"initializations": {"a/b": {}}}, "without /"),
         ({"compare_with": ["conv2d-*"]}, r"compare_with has 'conv2d-\*', which no initialization fits"),
