@@ -12,6 +12,7 @@ LINES = [
     r".*UserWarning: parsing config_file .*",  # MONAI's, before a line of ours is read
     r"  workflow = create_workflow\(",
     r"data: 2 classes, 8 items in training, 4 in validation",
+    r"\d\d:\d\d:\d\d INFO no weights to start from: the network starts from scratch",
     r"\d\d:\d\d:\d\d INFO training on 8 items, validating on 4 items: 2 epochs of 2 iterations on \w+",
     r"epoch 1/2  train_loss \S+  val_balanced_accuracy \S+  val_accuracy \S+  .* s, about .* left",
     r"epoch 2/2  train_loss \S+  val_balanced_accuracy \S+  val_accuracy \S+  .* s",
