@@ -115,7 +115,7 @@ home = Path.cwd()
 small = {
     "2d": {"spatial_size": [24, 24]},
     "3d_c": {"spatial_size": [16, 16, 8]},
-    "3d_s": {"roi_size": [16, 16, 8], "pixdim": None},
+    "3d_s": {"roi_size": [16, 16, 8], "pixdim": "$None"},
 }
 for bundle in sys.argv[2:]:
     flat, segmentation = "2d" in bundle, bundle.endswith("segmentation")
