@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import csv
 import locale
 import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 # Tensors here are tiny: torch's threads wait for each other far longer than they work. Processes that a test starts are
 # told so too, before torch is imported.
@@ -124,3 +126,20 @@ def torchvision():
         except RuntimeError:
             pass  # it has its own already
         return pytest.importorskip("torchvision")
+
+
+@pytest.fixture
+def train_parsed():
+    """Trains what a parsed config of one epoch says, in this process: the row of its history.csv."""
+
+    def train(parser) -> dict[str, str]:
+        parser.get_parsed_content("initialize")
+        try:
+            parser.get_parsed_content("run")
+        finally:
+            parser.get_parsed_content("finalize")
+        with Path(parser["output_dir"], "history.csv").open() as file:
+            (row,) = csv.DictReader(file)
+        return row
+
+    return train

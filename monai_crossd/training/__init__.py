@@ -20,7 +20,7 @@
 :class:`RepeatedOneCycleLR` is a learning-rate schedule that a federated client does not come to the end of.
 
 :func:`compare_runs` sets the tables of several runs beside each other, :func:`save_run_config` keeps a run's config,
-:func:`start_from` fills a 2D classifier from other weights, :func:`set_trainable` freezes what does not learn,
+:func:`start_from` fills a network from 2D weights, :func:`set_trainable` freezes what does not learn,
 :func:`claim_folders` keeps other runs out of a run's folders, :func:`report_sections` says what a classifier trains on.
 """
 

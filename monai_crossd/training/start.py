@@ -12,6 +12,7 @@ from torch import nn
 from .._options import look_up_option
 from ..conv.from_2d import INFLATIONS
 from ..transfer import TransferError, TransferReport, load_2d, read_checkpoint
+from ..transfer.load_2d import part_of
 from .trained import plain, read_trained
 
 logger = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ def start_from(
         logger.info("no weights to start from: the network starts from scratch")
         return None
     state = read_checkpoint(path)
-    if part is not None and not any(f".{part}." in f".{key}" for key in state):
-        network, labels = network.get_submodule(part), None
+    whole, network = network, part_of(network, state, part)
+    labels = labels if network is whole else None  # a part gives no classes
     head = _head(network)
     known = read_trained(path).get("labels")
     other = bool(head) and known is not None and labels is not None and _names(known) != _names(plain(labels))

@@ -205,11 +205,15 @@ def start_from_2d(
         logger.info("no 2D weights: the network starts from scratch")
         return None
     state = read_checkpoint(path)
-    if part is not None and not any(f".{part}." in f".{key}" for key in state):
-        net3d = net3d.get_submodule(part)
-    report = load_2d(net3d, state, inflate, exclude=exclude)
+    report = load_2d(part_of(net3d, state, part), state, inflate, exclude=exclude)
     logger.info("from %s: %s", path, report.summary())
     return report
+
+
+def part_of(net: nn.Module, state: Mapping[str, Tensor], part: str | None) -> nn.Module:
+    """The part of a network, by its path, that a state_dict is of; the network where the names are of a whole one."""
+    is_whole = part is None or any(f".{part}." in f".{key}" for key in state)
+    return net if is_whole else net.get_submodule(str(part))
 
 
 def _read(source: Source) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -70,14 +69,8 @@ def test_classes_go_by_their_names(parser, data):
     assert isinstance(raised.value.__cause__, KeyError)
 
 
-def test_it_trains(parser, tmp_path):
-    parser.get_parsed_content("initialize")
-    try:
-        parser.get_parsed_content("run")
-    finally:
-        parser.get_parsed_content("finalize")
-    with (tmp_path / "history.csv").open() as file:
-        (row,) = csv.DictReader(file)
+def test_it_trains(parser, train_parsed, tmp_path):
+    row = train_parsed(parser)
     assert float(row["train_loss"]) > 0
     assert row["val_balanced_accuracy"]
     assert (tmp_path / "model.pt").is_file()
