@@ -280,19 +280,20 @@ def draw_per_class(indices: np.ndarray, labels: Sequence[int], count: int | None
 
 
 def draw_cases(pool: np.ndarray, count: int | str, seed: int, classes: Sequence[int] | None = None) -> np.ndarray:
-    """The labelled volumes of a cell: those of a smaller number are among those of a larger one, but for rounding.
+    """The labelled volumes of a cell: those of a smaller number are among those of a larger one.
 
     Args:
         pool: indices to draw from.
         count: how many; "all" takes all.
         seed: of the draw.
-        classes: of every item of the data set, for a draw in which each class has its share, and at least one.
+        classes: of every item of the data set, for a draw of as many of each class (the rest of a rare one from the
+            others), as whoever labels few volumes would choose them.
 
     Raises:
         ValueError: If the pool has fewer, or there are more classes than volumes to draw.
 
     Example:
-        >>> draw_cases(np.arange(10), 2, seed=0, classes=[0] * 9 + [1])[-1].item()
+        >>> draw_cases(np.arange(10), 4, seed=0, classes=[0] * 9 + [1])[-1].item()
         9
     """
     if count == ALL:
@@ -308,12 +309,8 @@ def draw_cases(pool: np.ndarray, count: int | str, seed: int, classes: Sequence[
     kinds, sizes = np.unique(of, return_counts=True)
     if number < len(kinds):
         raise ValueError(f"train_cases has {number}, and the data set {len(kinds)} classes: each needs a volume.")
-    shares = sizes * number / len(pool)
-    counts = np.maximum(1, shares.astype(int))
-    while counts.sum() != number:  # largest shortfall first, or largest excess of a class with more than one
-        off = shares - counts
-        step = 1 if counts.sum() < number else -1
-        allowed = counts < sizes if step == 1 else counts > 1
-        counts[np.where(allowed, step * off, -np.inf).argmax()] += step
-    drawn = [rng.permutation(pool[of == kind])[:n] for kind, n in zip(kinds, counts, strict=True)]
-    return np.sort(np.concatenate(drawn))
+    drawn: list[int] = []
+    for at, kind in enumerate(kinds[np.argsort(sizes, kind="stable")]):  # the rarest first
+        share = (number - len(drawn)) // (len(kinds) - at)
+        drawn += rng.permutation(pool[of == kind])[:share].tolist()
+    return np.sort(drawn)

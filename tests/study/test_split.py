@@ -71,16 +71,18 @@ def test_items_per_class():
     ("count", "sizes", "expected"),
     [
         (2, [90, 10], [1, 1]),
-        (10, [90, 10], [9, 1]),
-        (8, [89, 11], [7, 1]),
-        (3, [98, 1, 1], [1, 1, 1]),
-        (6, [50, 30, 20], [3, 2, 1]),
+        (10, [90, 10], [5, 5]),
+        (9, [89, 11], [5, 4]),
+        (8, [5, 3], [5, 3]),
+        (6, [98, 1, 1], [4, 1, 1]),
+        (7, [50, 20, 30], [3, 2, 2]),
+        (30, [90, 10], [20, 10]),
         (99, [90, 10], [89, 10]),
         (100, [90, 10], [90, 10]),
         ("all", [90, 10], [90, 10]),
     ],
 )
-def test_every_class_has_its_share_and_at_least_one(count, sizes, expected):
+def test_as_many_of_each_class_while_it_has_them(count, sizes, expected):
     classes = np.repeat(np.arange(len(sizes)), sizes)
     pool = np.arange(len(classes))
     drawn = draw_cases(pool, count, 3, classes)
@@ -91,9 +93,10 @@ def test_every_class_has_its_share_and_at_least_one(count, sizes, expected):
 
 def test_few_volumes_are_among_more_and_seeds_differ():
     pool = np.arange(5, 60)
-    draws = [set(draw_cases(pool, count, 1)) for count in (2, 4, 8, 55)]
-    assert all(few < more for few, more in pairwise(draws))
-    assert draws[-1] == set(pool)
+    for classes in (None, [0] * 40 + [1] * 13 + [2] * 7):
+        draws = [set(draw_cases(pool, count, 1, classes)) for count in (3, 4, 8, 30, 55)]
+        assert all(few < more for few, more in pairwise(draws))
+        assert draws[-1] == set(pool)
     assert draws[0] != set(draw_cases(pool, 2, 2))
 
 
