@@ -23,10 +23,7 @@ __all__ = ["bundle_names", "bundles_root", "copy_bundle", "main", "pack_bundles"
 _PACKED = Path(__file__).parent / "bundle_files"
 _SHARED = "shared.json"  # of packed bundles: where a file of weights goes, and which one it is
 # what runs and exports leave in a bundle
-_LEAVINGS = ("eval", "data", "__pycache__", ".*", "*.ts", "*.onnx")
-_LEFT_OUT = shutil.ignore_patterns(*_LEAVINGS)
-# further weights to start from stay in the repository, as their bundle's page says: they would double a wheel
-_NOT_PACKED = shutil.ignore_patterns(*_LEAVINGS, "real_conv", "real_crossd")
+_LEFT_OUT = shutil.ignore_patterns("eval", "data", "__pycache__", ".*", "*.ts", "*.onnx")
 
 
 def bundles_root() -> Path:
@@ -106,6 +103,12 @@ def _write_federated(configs: Path) -> None:
         ConfigParser.export_config_file(config, configs / f"{name}.json", indent=4)
 
 
+def _not_packed(folder: str, names: list[str]) -> set[str]:
+    """Further weights (folders in models/) stay in the repository, as their pages say: they would double a wheel."""
+    further = {name for name in names if Path(folder).name == "models" and Path(folder, name).is_dir()}
+    return further | _LEFT_OUT(folder, names)
+
+
 def pack_bundles(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copies all bundles into a folder for a wheel, each file of weights once.
 
@@ -128,7 +131,7 @@ def pack_bundles(source: str | os.PathLike[str], target: str | os.PathLike[str])
         raise FileNotFoundError(f"There are no bundles in {root}.")
     shutil.rmtree(packed, ignore_errors=True)
     for name in names:
-        shutil.copytree(root / name, packed / name, ignore=_NOT_PACKED)
+        shutil.copytree(root / name, packed / name, ignore=_not_packed)
     first: dict[str, str] = {}
     shared = {}
     for path in sorted(path for path in packed.glob("*/models/**/*") if path.is_file()):

@@ -23,7 +23,7 @@ def listing(folder: Path) -> dict[str, bytes]:
 def files_to_ship(name: str) -> dict[str, bytes]:
     """What a copy has, by names: no exports and nothing that a run wrote."""
     folder = BUNDLES / name
-    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pth", "models/real_*/*")
+    parts = ("LICENSE", "configs/*", "docs/*", "models/model.pt", "models/model_2d.pth", "models/*/*")
     paths = [path for part in parts for path in folder.glob(part) if path.is_file()]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
@@ -61,8 +61,9 @@ def test_a_copy_is_the_bundle(name, source, tmp_path, capsys):
     assert [path.name for path in copy.parent.iterdir()] == [name]
     expected = files_to_ship(name)
     if source == "wheel":
-        expected = {path: content for path, content in expected.items() if not path.startswith("models/real_")}
-        assert (len(expected) < len(files_to_ship(name))) == (name == NAMES[0])
+        further = {path for path in expected if path.startswith("models/") and path.count("/") == 2}
+        assert ("models/real_conv/model.pt" in further) == (name == NAMES[0])
+        expected = {path: content for path, content in expected.items() if path not in further}
     assert listing(copy) == expected
     assert {f"configs/{config}" for config in CONFIGS} <= listing(copy).keys()
     assert ("models/model_2d.pth" in listing(copy)) == (name != NAMES[0])
@@ -132,7 +133,8 @@ def test_weights_are_packed_once(packed):
 def test_what_runs_leave_is_not_packed(tmp_path):
     source = tmp_path / "bundles"
     for path in ("configs/metadata.json", "configs/.old", "models/model.pt", "models/model.ts", "models/model.onnx",
-                 "eval/last.pt", "data/mine.nii", "docs/data_license.txt"):  # fmt: skip
+                 "models/more/model.pt", "models/more/model.json", "eval/last.pt", "data/mine.nii",
+                 "docs/data_license.txt"):  # fmt: skip
         (source / "one" / path).parent.mkdir(parents=True, exist_ok=True)
         (source / "one" / path).write_text(path)
     (tmp_path / "packed").mkdir()
