@@ -138,7 +138,7 @@ def balanced_sampler(data: Dataset) -> Sampler:
     An epoch is as long as ``data``.
 
     Args:
-        data: its items have "label", a class number, and "data_set".
+        data: its items have "label", a class number, and "data_set" where there are several.
 
     Returns:
         torch's weighted sampler, or MONAI's for several processes.
@@ -148,11 +148,10 @@ def balanced_sampler(data: Dataset) -> Sampler:
         >>> balanced_sampler(Dataset(items)).weights.tolist()
         [0.25, 0.25, 0.5]
     """
-    classes = Counter((item["data_set"], item["label"]) for item in data.data)
+    kinds = [(item.get("data_set"), item["label"]) for item in data.data]
+    classes = Counter(kinds)
     per_set = Counter(name for name, _ in classes)
-    weights = [
-        1 / (len(per_set) * per_set[item["data_set"]] * classes[item["data_set"], item["label"]]) for item in data.data
-    ]
+    weights = [1 / (len(per_set) * per_set[kind[0]] * classes[kind]) for kind in kinds]
     if idist.get_world_size() > 1:
         return DistributedWeightedRandomSampler(
             data, weights, num_replicas=idist.get_world_size(), rank=idist.get_rank(), generator=torch.Generator()
