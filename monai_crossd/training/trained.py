@@ -23,7 +23,7 @@ __all__ = ["check_trained", "describe_run", "find_weights", "trained", "trained_
 
 FILENAME = "model.pt"
 # options of a bundle that its weights are kept with: where the data came from, and what the network was made for
-DATA_OPTIONS = ("dataset_dir", "seed", "reading#nested", "reading#patient_pattern")
+DATA_OPTIONS = ("dataset_dir", "section", "seed", "reading#nested", "reading#patient_pattern")
 INPUT_OPTIONS = (
     "conv",
     "modality",
