@@ -50,6 +50,12 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
+def _full_precision(monkeypatch):
+    """Without the TF32 that cuDNN's convolutions take on a GPU by default: tests compare with double precision."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
 def _locale():
     """SimpleITK leaves the C locale behind when it writes DICOM, and torch's inductor cannot read its own files."""
     before = locale.setlocale(locale.LC_ALL)

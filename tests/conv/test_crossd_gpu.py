@@ -193,7 +193,8 @@ def layer_and_twin(device, kind=CrossDConv2d, **options):
     with torch.no_grad():
         for value in layer.parameters():
             value.add_(0.3 * torch.randn_like(value))
-    return layer.to(device), copy.deepcopy(layer).double()
+    twin = copy.deepcopy(layer).double()  # stays on the CPU: `to` moves a layer in place
+    return layer.to(device), twin
 
 
 @devices
