@@ -146,7 +146,7 @@ def find_weights(bundle_root: PathLike, ckpt_dir: PathLike | None = None, output
     else:
         folders = [root / "eval"] if output_dir is None else [Path(output_dir), root / "eval"]
         found = next((folder / FILENAME for folder in folders if (folder / FILENAME).is_file()), shipped)
-    kind = "those that the bundle came with" if found == shipped else "trained here"
+    kind = "those that the bundle came with" if shipped.parent in found.parents else "trained here"
     logger.info("weights: %s (%s)", found, kind)
     return str(found)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,6 +90,21 @@ def test_places(tmp_path):
     assert find_weights(tmp_path, None, tmp_path / "nothing") == str(tmp_path / "eval" / "model.pt")
     with pytest.raises(FileNotFoundError, match=r"There is no nowhere/model\.pt"):
         find_weights(tmp_path, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("folder", "whose"),
+    [("models", "those that the bundle came with"), ("models/real", "those that the bundle came with"),
+     ("eval", "trained here"), ("mine/models", "trained here")],
+)  # fmt: skip
+def test_the_log_says_whose_weights_they_are(folder, whose, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    path = Path(folder, "model.pt")
+    path.parent.mkdir(parents=True)
+    path.touch()
+    caplog.set_level("INFO", "monai_crossd.training.trained")
+    assert find_weights(".", folder) == str(path)
+    assert caplog.messages == [f"weights: {path} ({whose})"]
 
 
 def test_monai_label_loads_from_models(tmp_path):
