@@ -86,6 +86,7 @@ class CurveStudy(NamedTuple):
         train_cases: numbers of labelled volumes, and "all".
         seeds: of drawn volumes, new weights, order and augmentation.
         metric: that the figure shows.
+        figure: names or patterns of the initializations that it shows; all if empty.
         compare_with: names or patterns of initializations; against the best of each, by number of volumes, all others
             are tested.
         window: segmentation: voxels that the network sees at once in the test; None is `spatial_size`.
@@ -114,6 +115,7 @@ class CurveStudy(NamedTuple):
     train_cases: Sequence[int | str] = (2, 4, 8, 16, 32, ALL)
     seeds: Sequence[int] = (0, 1, 2)
     metric: str = ""
+    figure: Sequence[str] = ()
     compare_with: Sequence[str] = ()
     window: Sequence[int] | None = None
     channels: int = 1
@@ -194,11 +196,12 @@ def read_curve(config: Mapping[str, Any]) -> CurveStudy:
         raise ValueError(f"network is {study.network!r}; expected a config of a MONAI network, with _target_.")
     for name, start in study.initializations.items():
         _check_start(study, name, start)
-    for pattern in study.compare_with:
-        if not matching(study, pattern):
-            raise ValueError(
-                f"compare_with has {pattern!r}, which no initialization fits: {', '.join(study.initializations)}."
-            )
+    for key in ("compare_with", "figure"):
+        for pattern in getattr(study, key):
+            if not matching(study, pattern):
+                raise ValueError(
+                    f"{key} has {pattern!r}, which no initialization fits: {', '.join(study.initializations)}."
+                )
     return study
 
 
@@ -398,7 +401,18 @@ def read_curve_results(study: CurveStudy, output_dir: Path) -> list[dict[str, An
 
 
 # what cells of a folder may differ in, or what only the report depends on
-_FREE = ("name", "data", "source", "train_cases", "seeds", "initializations", "metric", "compare_with", "published")
+_FREE = (
+    "name",
+    "data",
+    "source",
+    "train_cases",
+    "seeds",
+    "initializations",
+    "metric",
+    "figure",
+    "compare_with",
+    "published",
+)
 
 
 def _keep_settings(study: CurveStudy, output_dir: Path) -> None:

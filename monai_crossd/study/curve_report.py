@@ -285,6 +285,8 @@ def format_curve(
     over = f"{points[0].patients} test {unit} and the seeds"
     lines = [f"# {study.name}: {study.task} by number of labelled volumes", ""]
     lines += [f"Means over the seeds {seeds}; in brackets 95 % intervals over {over}."]
+    if lost := lost_structures(results):
+        lines += ["", f"{len(lost)} of {len(results)} cells found a structure in no volume: {'; '.join(lost)}."]
     shown = {(d.initialization, d.against, d.train_cases): d for d in differences if d.metric == study.metric}
     for metric in dict.fromkeys(point.metric for point in points):
         lines += ["", f"## {metric.replace('_', ' ')}", ""]
@@ -307,6 +309,16 @@ def format_curve(
     seconds = sum(result["seconds"] for result in results)
     lines += ["", f"Cost: {len(results)} cells, {seconds / 60:.0f} min of computing."]
     return "\n".join(lines) + "\n"
+
+
+def lost_structures(results: Sequence[Result]) -> list[str]:
+    """Which cells found a structure in none of the volumes that have it: trainings that failed, in a mean of seeds."""
+    return [
+        f"{structure} by {r['initialization']} of {r['train_cases']} volumes, seed {r['seed']}"
+        for r in results
+        for structure, scores in zip(r.get("structures", ()), zip(*r.get("dice", ()), strict=True), strict=True)
+        if not any(scores)
+    ]
 
 
 def _best_of(study: CurveStudy, pattern: str) -> str:

@@ -13,7 +13,7 @@ from monai.config import PathLike
 
 from ..visualize.figures import need_matplotlib, save_figure
 from .comparisons import Cells, Row, cells_by_method, resampled_t, split_ratio
-from .curve import CurveStudy
+from .curve import CurveStudy, matching
 from .load import ALL
 
 if TYPE_CHECKING:
@@ -130,7 +130,8 @@ def _draw_curve(axes: Any, points: Sequence[CurvePoint], at: int, aside: float) 
 
 
 def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) -> Path:
-    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialization.
+    """Writes a PNG of the study's metric against the number of labelled volumes, a line and band per initialization
+    that the study's `figure` names.
 
     Bands are 95 % intervals over test patients and, where there are several, seeds; published scores of the metric are
     dashed lines. The legend is beside the axes, in the order of the lines at their right ends.
@@ -150,8 +151,9 @@ def save_curve(path: PathLike, study: CurveStudy, points: Sequence[CurvePoint]) 
     module = need_matplotlib("matplotlib.figure")
     figure = module.Figure(figsize=(8.6, 4.8), layout="constrained")
     axes = figure.subplots()
-    lines, middle = [], (len(study.initializations) - 1) / 2
-    for at, name in enumerate(study.initializations):
+    names = [name for name in study.initializations if any(name in matching(study, p) for p in study.figure or "*")]
+    lines, middle = [], (len(names) - 1) / 2
+    for at, name in enumerate(names):
         own = sorted((p for p in chosen if p.initialization == name), key=lambda p: p.volumes)
         if own:
             line = _draw_curve(axes, own, at, 0.08 * (at - middle))

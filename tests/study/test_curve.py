@@ -367,6 +367,7 @@ def test_a_crop_is_a_block_of_image_and_label_map_alike():
         ({"initializations": {"a": {"rescale": True}}}, "initialization a has no weights, and rescale"),
         ({"initializations": {"a/b": {}}}, "without /"),
         ({"compare_with": ["conv2d-*"]}, r"compare_with has 'conv2d-\*', which no initialization fits"),
+        ({"figure": ["scratch", "acs"]}, "figure has 'acs', which no initialization fits"),
     ],
     ids=str,
 )

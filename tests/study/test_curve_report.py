@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from monai_crossd.study import plot
 from monai_crossd.study.curve import read_curve
 from monai_crossd.study.curve_report import (
     Interval,
     compare_curves,
     curve_points,
+    format_curve,
     write_curve_report,
 )
 from monai_crossd.study.plot import save_curve
@@ -298,3 +300,23 @@ def test_published_scores_of_the_metric_are_lines_across_the_figure(tmp_path):
     rows = np.flatnonzero((before - after > 40).sum(1) > 250)  # dashes from side to side
     assert 1 <= len(rows) <= 2
     assert np.flatnonzero((before - after).any(1)).max() <= rows.max() + 1  # and its name above
+
+
+def test_figure_shows_what_the_study_names(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+    for figure in ([], ["conv2d-*", "scratch"]):
+        save_curve(tmp_path / "curve.png", study(figure=figure), curve_points(everything(), "dice", 10))
+    shown = [{text.get_text() for text in figure.legends[0].get_texts()} for figure in figures]
+    assert shown == [{"scratch", "conv2d-i3d", "conv2d-acs", "crossd"}, {"scratch", "conv2d-i3d", "conv2d-acs"}]
+
+
+def test_report_names_trainings_that_lost_a_structure():
+    cells = [result("scratch", [0.0, 0.0], 1), result("scratch", [0.0, 0.3]), result("crossd", [0.5, 0.5], count="all")]
+    cells[2]["dice"] = [[None], [0.0]]
+    said = format_curve(study(), cells, curve_points(cells, "dice", 10), [])
+    assert (
+        "2 of 3 cells found a structure in no volume: liver by scratch of 2 volumes, seed 1; "
+        "liver by crossd of all volumes, seed 0." in said
+    )
+    assert "in no volume" not in format_curve(study(), cells[1:2], curve_points(cells[1:2], "dice", 10), [])
