@@ -123,21 +123,52 @@ ROW = re.compile(r"^\| `(\w+)`[^|]*\| [^|]* \| ([^|]*)\| ([^|]*)\| [\d.]+ \|$", 
 NAME_IN_STUDY = {"crossd-crossd": "crossd-dynamic"}
 
 
-def test_gains_of_readme_are_those_of_the_study():
-    with (ROOT / "docs" / "transfer_table.csv").open(encoding="utf-8", newline="") as file:
-        averages = {(row["mode"], row["method"]): float(row["Average"]) for row in csv.DictReader(file)}
+def study_rows(name, table):
+    with (ROOT / "docs" / "studies" / name / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_gains_of_readme_are_those_of_the_studies():
+    measured = {}
+    for name, metric in (("hippocampus", "dice"), ("vesselmnist3d", "balanced_accuracy")):
+        for row in study_rows(name, "comparisons"):
+            if (row["metric"], row["against"], row["train_cases"]) == (metric, "scratch", "8"):
+                gain = float(row["difference"])
+                measured.setdefault(row["initialization"], []).append(f"{gain:+.2f}" if abs(gain) >= 0.005 else "0.00")
     stated = {}
     for method, *gains in ROW.findall(README):
         for source, gain in zip(("conv2d", "crossd"), gains, strict=True):
             name = f"{source}-{method}"
             stated[NAME_IN_STUDY.get(name, name)] = gain.strip().replace("−", "-")
+    stated = {name: gain for name, gain in stated.items() if gain}
+    assert stated == {name: " / ".join(measured[name]) for name in stated}
+    assert len(stated) == 6
+
+
+@pytest.mark.parametrize(
+    ("heading", "name", "metric"),
+    [
+        ("### Hippocampus", "hippocampus", "dice"),
+        ("### VesselMNIST3D", "vesselmnist3d", "balanced_accuracy"),
+        ("\nAUC:", "vesselmnist3d", "auc"),
+    ],
+)
+def test_tables_of_transfer_are_those_of_the_studies(heading, name, metric):
+    page = (ROOT / "docs" / "transfer.md").read_text("utf-8").partition(heading)[2]
+    lines = [line.replace("*", "").strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
+    counts, stated = lines[0][1:], {}
+    for first, *scores in lines[2:]:
+        if first == "initialization":  # the next table
+            break
+        if first.startswith("`"):
+            stated |= {(first.strip("`"), count): score for count, score in zip(counts, scores, strict=True)}
     measured = {
-        name: " / ".join(f"{averages[mode, name] - averages[mode, 'random']:+.2f}" for mode in ("linear_probe", "full"))
-        for name in stated
-        if ("full", name) in averages
+        (row["initialization"], row["train_cases"]): f"{float(row['score']):.3f}"
+        for row in study_rows(name, "table")
+        if row["metric"] == metric
     }
-    assert {name: gain for name, gain in stated.items() if gain} == measured
-    assert len(measured) == 7
+    assert stated == measured
+    assert len(measured) == 6 * len({start for start, _ in measured}) > 50
 
 
 @pytest.fixture(scope="module")

@@ -400,10 +400,18 @@ def test_the_studies_of_the_bundles_are_read_and_their_networks_take_the_weights
     for source, conv in (("conv2d", "conv"), ("crossd", "crossd")):
         values["source"][source] = str(tmp_path / f"{source}.pt")
         torch.save(build_resnet(conv=conv, **light).state_dict(), values["source"][source])
+    for source in values["source"].keys() - {"conv2d", "crossd"}:  # whole U-Nets
+        options = values["network"] | {"spatial_dims": 2, "in_channels": 1, "out_channels": 3}
+        options["conv"] = "crossd" if source.startswith("crossd") else "conv"
+        values["source"][source] = str(tmp_path / f"{source}.pt")
+        del options["_target_"]
+        torch.save(ResNetUNet(**options).state_dict(), values["source"][source])
     study = read_curve({**values, "data": "somewhere"})
     volume = torch.rand(2, 1, *study.spatial_size)
     for start in study.initializations.values():
         network = build_network(study, start, 3)
         if start.weights:
-            assert len(carry(network, study, start)[0]) > 80
+            filled = carry(network, study, start)[0]
+            assert len(filled) > 80
+            assert ("unet2d" in start.weights) == any("head" in key or "decoder" in key for key in filled)
         assert torch.isfinite(network(volume)).all()
