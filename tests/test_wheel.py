@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = ["crossd_2d_pretraining", "crossd_3d_classification", "crossd_3d_segmentation"]
+START = "models/model_2d.pth"  # of the 3D bundles, packed once
 
 pytestmark = pytest.mark.slow
 
@@ -79,13 +80,16 @@ def test_wheel_holds_the_bundles_with_weights_once(wheel):
         name.removeprefix("monai_crossd/bundle_files/"): size for name, size in sizes.items() if "_files/" in name
     }
     weights = [f"{name}/models/model.pt" for name in NAMES]
-    assert sorted(name for name in packed if name.endswith(".pt")) == sorted(weights)
+    weights.append(f"{NAMES[1]}/{START}")
+    assert sorted(name for name in packed if name.endswith((".pt", ".pth"))) == sorted(weights)
+    assert max(packed.values()) <= 12e6  # as docs/zoo.md says
+    assert sum(packed.values()) <= 40e6
     for name in NAMES:
         configs = {f"{name}/configs/{path.name}" for path in (ROOT / "bundles" / name / "configs").iterdir()}
         assert configs | {f"{name}/LICENSE", f"{name}/docs/README.md"} <= packed.keys()
-        assert sum(size for path, size in packed.items() if path.startswith(name)) <= 12e6
     assert {name.split("/")[0] for name in sizes} == {"monai_crossd", described.split("/")[0]}
     assert "Project-URL: " in head
+    assert "License-Expression: Apache-2.0 AND CC-BY-SA-4.0" in head  # weights that learned from MedNIST
     assert re.search(r"^Requires-Dist: torch>=2\.4\.1$", head, re.MULTILINE)
     assert {"demo", "onnx", "study"} <= set(re.findall(r"^Provides-Extra: (\w+)$", head, re.MULTILINE))
 
@@ -171,8 +175,8 @@ def test_all_bundles_run_from_the_wheel_on_own_data(python, tmp_path):
     assert [line.partition(":")[0] for line in printed.splitlines()] == NAMES
     run([*command, "-m", "monai_crossd.bundles", *NAMES], tmp_path)
     for name in NAMES[1:]:
-        weights = (tmp_path / name / "models" / "model_2d.pth").read_bytes()
-        assert weights == (tmp_path / NAMES[0] / "models" / "model.pt").read_bytes()
+        real = ROOT / "bundles" / NAMES[0] / "models" / "real_crossd" / "model.pt"
+        assert (tmp_path / name / START).read_bytes() == real.read_bytes()
     run([*command, "-c", PROGRAM, str(python.parents[1]), *NAMES], tmp_path)
 
 

@@ -30,6 +30,7 @@ from ..conv import use_conv
 from ..conv.factory import CONVOLUTIONS
 from ..conv.from_2d import INFLATIONS
 from ..transfer import load_2d, read_checkpoint, rescale_kernels
+from ..transfer.load_2d import part_of
 from .learning import augment, endless_batches, learn, predict
 from .load import ALL, DataSpec, Items, Volumes, draw_cases, load_items, load_volumes
 from .runner import keep_settings, read_results, run_jobs
@@ -268,12 +269,8 @@ def carry(network: nn.Module, study: CurveStudy, start: Initialization) -> tuple
         Keys of the network that were filled, and the report's summary.
     """
     state = read_checkpoint(str(study.source[str(start.weights)]))
-    prefix = ""
-    if isinstance(getattr(network, "encoder", None), nn.Module):
-        decoder = [key for key in network.state_dict() if not key.startswith("encoder.")]
-        decoder = [key for key in decoder if not any(fnmatchcase(key, pattern) for pattern in study.exclude)]
-        prefix = "" if any(key.endswith(tuple(decoder)) for key in state) else "encoder."
-    part = network.get_submodule(prefix.rstrip("."))
+    part = part_of(network, state, "encoder" if isinstance(getattr(network, "encoder", None), nn.Module) else None)
+    prefix = "" if part is network else "encoder."
     keys = [*part.state_dict(), *state]
     exclude = [pattern for pattern in study.exclude if any(fnmatchcase(key, pattern) for key in keys)]
     report = load_2d(part, state, start.inflate, exclude=exclude)

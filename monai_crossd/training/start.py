@@ -31,8 +31,8 @@ def start_from(
 
     Kernels of plain convolutions fill Cross-D layers so that the output stays what it was; plain ones take the kernels
     of Cross-D layers at their running shift. The head, a layer of that name or the last linear one, stays as it is
-    where the weights were trained with other labels, as the ``model.json`` beside them says, or with another number of
-    classes.
+    where the weights were trained with other labels, as the .json of their name beside them says, with another number
+    of classes, or without such a layer.
 
     Args:
         network: To fill in place.
@@ -62,16 +62,18 @@ def start_from(
         return None
     state = read_checkpoint(path)
     whole, network = network, part_of(network, state, part)
-    labels = labels if network is whole else None  # a part gives no classes
-    head = _head(network)
+    head = _head(network) if network is whole else []  # a part gives no classes
     known = read_trained(path).get("labels")
     other = bool(head) and known is not None and labels is not None and _names(known) != _names(plain(labels))
     try:
         report = load_2d(network, state, inflate, exclude=head if other else ())
     except TransferError as error:
-        if other or not error.report.conflicts or not error.report.conflicts.keys() <= set(head):
+        if other or not head:
             raise
-        other, report = True, load_2d(network, state, inflate, exclude=head)  # of another number of classes
+        try:  # of another number of classes, or a trunk alone
+            other, report = True, load_2d(network, state, inflate, exclude=head)
+        except TransferError:
+            raise error from None
     logger.info("from %s: %s", path, report.summary())
     if other:
         logger.info("%s of other classes: new weights in %s", path, ", ".join(head))

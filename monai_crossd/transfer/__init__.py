@@ -2,7 +2,7 @@
 """From a 2D network to a 3D one: layers replaced, weights carried over, and a report of what went where."""
 
 from .checkpoints import read_checkpoint
-from .load_2d import load_2d, start_from_2d
+from .load_2d import load_2d
 from .modules3d import ConversionError
 from .report import TransferError, TransferReport
 from .rescale import rescale_kernels
@@ -17,7 +17,6 @@ __all__ = [
     "load_2d",
     "read_checkpoint",
     "rescale_kernels",
-    "start_from_2d",
     "to_3d",
     "to_crossd",
     "to_plain",

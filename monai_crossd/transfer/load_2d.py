@@ -6,7 +6,6 @@ What a layer gets from a 2D kernel is the layer's to say (`conv.from_2d.kernel_f
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -21,8 +20,6 @@ from ..conv.inflate import spatial_axis
 from .checkpoints import read_checkpoint
 from .names import COMPILED, HEADS, as_patterns, fit_names, fits, misfit_advice, unwrapped, without_compiled
 from .report import TransferError, TransferReport, some
-
-logger = logging.getLogger(__name__)
 
 CONVOLUTIONS = (nn.modules.conv._ConvNd, ConvBase)
 PHOTOS = (1, 3)  # channels of images, grey or in color
@@ -168,52 +165,24 @@ def load_2d(
     return report
 
 
-def start_from_2d(
-    net3d: nn.Module,
-    path: str | os.PathLike | None,
-    inflate: str = "center",
-    *,
-    part: str | None = None,
-    exclude: str | Sequence[str] = (),
-) -> TransferReport | None:
-    """Fill a 3D network from the checkpoint of its 2D form and log what went over: what a bundle's config calls.
+def part_of(net: nn.Module, state: Mapping[str, Tensor], part: str | None) -> nn.Module:
+    """The part of a network, by its path, that a state_dict is of; the network where it has something of the rest.
 
     Args:
-        net3d: Network to fill.
-        path: File of a state_dict; None leaves the network as it is (from scratch).
-        inflate: How plain 3D kernels are filled: "center", "i3d" or "bank".
-        part: Path of a part of `net3d`, such as "encoder", which is filled alone where the file is of that part and not
-            of a whole network.
-        exclude: Pattern or patterns of keys to leave alone.
-
-    Returns:
-        What went over, key by key; None from scratch.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is no checkpoint, or does not fill the network; nothing is loaded then.
+        net: Network, such as a U-Net.
+        state: State_dict, such as of a classifier or of a U-Net, with or without what wraps its names.
+        part: Path of the part, such as "encoder"; None for the network. A head is no sign of the rest: every network
+            has one.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     torch.save(nn.Conv2d(1, 4, 3).state_dict(), f"{folder}/a.pt")
-        ...     start_from_2d(nn.Conv3d(1, 4, 3), f"{folder}/a.pt", "i3d").share
-        1.0
+        >>> net = nn.ModuleDict({"encoder": nn.Conv2d(1, 2, 3), "decoder": nn.Conv2d(2, 1, 3)})
+        >>> part_of(net, {"module.weight": torch.zeros(2, 1, 3, 3)}, "encoder") is net["encoder"]
+        True
     """
-    look_up_option(inflate, INFLATIONS)
-    if path is None:
-        logger.info("no 2D weights: the network starts from scratch")
-        return None
-    state = read_checkpoint(path)
-    report = load_2d(part_of(net3d, state, part), state, inflate, exclude=exclude)
-    logger.info("from %s: %s", path, report.summary())
-    return report
-
-
-def part_of(net: nn.Module, state: Mapping[str, Tensor], part: str | None) -> nn.Module:
-    """The part of a network, by its path, that a state_dict is of; the network where the names are of a whole one."""
-    is_whole = part is None or any(f".{part}." in f".{key}" for key in state)
-    return net if is_whole else net.get_submodule(str(part))
+    if part is None:
+        return net
+    rest = tuple(f".{key}" for key in net.state_dict() if key.partition(".")[0] not in (part, *HEADS))
+    return net if any(f".{key}".endswith(rest) for key in state) else net.get_submodule(part)
 
 
 def _read(source: Source) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from monai_crossd.networks import ResNetUNet, build_resnet
-from monai_crossd.training import trained_network
-from monai_crossd.transfer import read_checkpoint, start_from_2d
+from monai_crossd.training import start_from, trained_network
+from monai_crossd.transfer import read_checkpoint
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_2d_pretraining"
 SIZES = {"brain": (3, (20, 20)), "breast": (2, (14, 18))}
@@ -176,10 +176,10 @@ def test_export_has_all_heads(bundle):
 def test_3d_networks_start_from_it(bundle):
     weights = bundle / "eval" / "model.pt"
     options = {"widen_factor": 0.25, "no_max_pool": True, "spatial_dims": 3}
-    report = start_from_2d(build_resnet(num_classes=7, **options), weights, exclude=["fc.*"])
+    report = start_from(build_resnet(num_classes=7, **options), weights)
     assert report is not None
     assert set(report.initial) == {"fc.weight", "fc.bias"} == set(report.skipped) & {"fc.weight", "fc.bias"}
     unet = ResNetUNet(3, 1, 4, widen_factor=0.25, no_max_pool=True, decoder_channels=(16, 8, 8, 8, 4))
-    report = start_from_2d(unet.encoder, weights, exclude=["fc.*"])
+    report = start_from(unet, weights, part="encoder")
     assert report is not None
     assert not report.initial

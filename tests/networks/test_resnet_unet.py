@@ -9,7 +9,7 @@ import torch
 from monai_crossd import load_2d
 from monai_crossd.conv import ACSConv3d, CrossDConv3d
 from monai_crossd.networks import ResNetUNet, build_resnet
-from monai_crossd.transfer import start_from_2d
+from monai_crossd.training import start_from
 
 SMALL = {"model_name": "resnet10", "widen_factor": 0.125, "decoder_channels": (16, 8, 8, 4, 4)}
 LIGHT = {"model_name": "resnet18", "widen_factor": 0.25, "decoder_channels": (64, 48, 32, 16, 16)}
@@ -86,7 +86,7 @@ def test_a_file_fills_what_it_is_of(prefix, tmp_path):
         torch.save({prefix + key: value for key, value in net2d.state_dict().items()}, path)
         net3d = ResNetUNet(3, 1, 3, **SMALL)
         before = {key: value.clone() for key, value in net3d.state_dict().items()}
-        report = start_from_2d(net3d, path, part="encoder")
+        report = start_from(net3d, path, part="encoder")
         assert report.share == 1
         changed = {key for key, value in net3d.state_dict().items() if not torch.equal(value, before[key])}
         assert {key.partition(".")[0] for key in changed} == parts

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_crossd.transfer import read_checkpoint, start_from_2d
+from monai_crossd.transfer import load_2d, read_checkpoint
 from monai_crossd.transfer.checkpoints import read_file
 
 STATE = {f"w{i}": torch.arange(40.0) + i for i in range(3)}
@@ -174,5 +174,5 @@ def test_a_damaged_file_fills_nothing(tmp_path):
     path.write_bytes(path.read_bytes()[:-30])
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(ValueError, match=r"cut\.pt.*truncated"):
-        start_from_2d(net, path, "i3d")
+        load_2d(net, path, "i3d")
     assert all(value.equal(before[key]) for key, value in net.state_dict().items())
