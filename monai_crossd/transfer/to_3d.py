@@ -67,7 +67,7 @@ def to_3d(
 
     With inflate="i3d" a volume that is constant along the depth gives the 2D output away from the first and last
     slices. With "center", and of conv="planar", every slice gives its 2D output where nothing strides, pools or
-    normalises along the depth: of a convolution with k, s, p and d for kernel, stride, padding and dilation along the
+    normalizes along the depth: of a convolution with k, s, p and d for kernel, stride, padding and dilation along the
     first axis, slice z is the 2D output of slice z·s − p + d·(k // 2), which for odd kernels that keep the size is z
     itself, for even ones (k = 2, p = 0) z + 1; of padding, where there is no such slice. With `keep_depth` it is always
     z.

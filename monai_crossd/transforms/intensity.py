@@ -77,7 +77,7 @@ def mr_intensity(
 ) -> list[MapTransform]:
     """Z-score of each channel after its outliers are clipped; optionally N4 first.
 
-    MR intensities have no unit, so that each image is normalised by itself.
+    MR intensities have no unit, so that each image is normalized by itself.
 
     Args:
         keys: of the images.
