@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+
+from monai_crossd.transfer import read_checkpoint
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "crossd_3d_classification"
 SHIPPED = BUNDLE / "models" / "vesselmnist3d"
@@ -123,3 +126,32 @@ def test_the_test_section_is_what_is_evaluated(parse, train_parsed, tmp_path, ve
             [label == "aneurysm" for label in labels], [float(case["probability/aneurysm"]) for case in cases]
         )
         assert scores["auc", "aneurysm"] == pytest.approx(auc)
+
+
+def test_shipped_weights_tell_a_tube_from_one_with_a_ball(parse, tmp_path, vessels):
+    """By inference.json alone: network, classes, size and intensities are those that lie beside the weights."""
+    volumes = shapes(3, 3, 28)
+    with np.load(vessels) as arrays:
+        of_validation = {"val_images": volumes, "val_labels": np.repeat([0, 1], 3)[:, None].astype(np.uint8)}
+        np.savez_compressed(tmp_path / "vesselmnist3d.npz", **{**arrays, **of_validation})
+    given = {"dataset_dir": str(tmp_path / "vesselmnist3d.npz"), "output_dir": str(tmp_path / "out")}
+    run(parse("inference", ckpt_dir=str(SHIPPED), **given))
+    rows = read(tmp_path / "out" / "predictions.csv")
+    assert rows[0].keys() == {"image", "prediction", "probability/vessel", "probability/aneurysm"}
+    found = [float(row["probability/aneurysm"]) for row in rows]
+    assert max(found[:3]) < 0.5
+    assert max(found[:3]) < min(found[3:])
+    for row, probability in zip(rows, found, strict=True):
+        assert row["prediction"] == ("aneurysm" if probability > 0.5 else "vessel")
+
+
+def test_shipped_weights_are_those_of_the_overlay(parse):
+    parser = parse("train", "vesselmnist3d", conv="conv")
+    trained = json.loads((SHIPPED / "model.json").read_text())
+    for name in ("section", "modality", "intensity", "in_channels", "pixdim", "spatial_size", "conv", "seed"):
+        assert trained[name] == parser.get_parsed_content(name), name
+    assert trained["dataset_dir"] == "vesselmnist3d.npz"
+    assert trained["labels"] == ["vessel", "aneurysm"]
+    network = parser.get_parsed_content("network_def")
+    network.load_state_dict(read_checkpoint(SHIPPED / "model.pt"))
+    assert (SHIPPED / "model.pt").stat().st_size <= 10e6
