@@ -204,6 +204,17 @@ def test_what_a_config_says_builds_and_fills_a_network(tmp_path, way):
     assert net3d.eval()(torch.randn(1, 1, 32, 32, 8)).shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "carried"),
+    [(CLASSES, CLASSES, True), (["BENIGN", "Malignant", "normal"], CLASSES, True), (["a", "b", "c"], CLASSES, False)],
+)
+def test_a_3d_head_takes_that_of_the_same_labels(theirs, ours, carried, source, write):
+    net3d = build_resnet("resnet10", "conv", 3, widen_factor=0.125, num_classes=3, no_max_pool=True)
+    start_from(net3d, write("conv", theirs), ours)
+    assert torch.equal(net3d.fc.weight, source["conv"].fc.weight) == carried
+    assert torch.equal(net3d.bn1.weight, source["conv"].bn1.weight)
+
+
 @pytest.mark.parametrize("path", [None, "nowhere.pt"])
 @pytest.mark.parametrize("wrong", ["i3", "conv", "I3D", "acs", ""])
 def test_an_unknown_word_lists_the_words_before_anything_is_read(path, wrong):
