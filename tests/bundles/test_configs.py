@@ -230,6 +230,15 @@ def test_transforms_are_those_of_the_modality(name, modality, tmp_path):
         assert describe(found) == describe(expected.transforms)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("interval", "expected"), [(1, 1), (3, 3), (9, 4)])
+def test_a_short_training_is_validated_at_its_end(name, interval, expected, tmp_path):
+    """Without a validation there would be no model.pt."""
+    parser = parse(name, "train", output_dir=str(tmp_path), max_epochs=4, val_interval=interval)
+    found = [at for at, h in enumerate(parser["train"]["handlers"]) if h["_target_"] == "ValidationHandler"]
+    assert parser.get_parsed_content(f"train#handlers#{found[0]}#interval") == expected
+
+
 def test_the_two_classifications_differ_only_where_their_dimension_does():
     two, three = raw(NAMES[0], "train.yaml"), raw(NAMES[1], "train.yaml")
     shifts = [h for h in two["train"]["handlers"] if h["_target_"].endswith(".ShiftHandler")]  # learned in 2D
